@@ -1,0 +1,1 @@
+"""What every layer stands on: errors with remedies, pytrees, traceable integer arithmetic."""

@@ -1,0 +1,134 @@
+"""`Mapping`: one schedule of one GEMM or convolution, as a pytree of numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from kpu_jax.base.errors import MAX_DIMENSION, KPUError, check_choice, check_number
+from kpu_jax.base.pytree import as_leaf, is_traced, record
+
+DATAFLOWS = ("output_stationary", "weight_stationary", "input_stationary")
+ORDERS = ("mnk", "mkn", "nmk", "nkm", "kmn", "knm")  # outermost first
+PASS_ORDERS = ("mn", "nm", "kn", "nk", "km", "mk")  # code // 2 is the dataflow that it belongs to
+BUFFERINGS = ("single", "double")
+
+
+@record
+class Mapping:
+    """Tiles, loop orders, dataflow, buffering and partition of one operation (`design.md`, section 1).
+
+    Leaves are NumPy float64 codes and sizes [elements] on the host; under jit or vmap they may be tracers.
+    `l3_*` and `l2_*` are the tile of the shared L3 and of one compute tile's L2; `partition_*` the number of
+    compute tiles that share the batch, and the M, N, K of each L3 block. Orders are outermost first.
+    """
+
+    dataflow: Any
+    l3_m: Any
+    l3_n: Any
+    l3_k: Any
+    l2_m: Any
+    l2_n: Any
+    l2_k: Any
+    l3_order: Any
+    l2_order: Any
+    pass_order: Any
+    double_l3: Any
+    double_l2: Any
+    double_l1: Any
+    partition_b: Any
+    partition_m: Any
+    partition_n: Any
+    partition_k: Any
+
+    def __init__(
+        self,
+        *,
+        l3_tile: tuple[Any, Any, Any],
+        l2_tile: tuple[Any, Any, Any],
+        dataflow: str = "output_stationary",
+        l3_order: str = "mnk",
+        l2_order: str = "mnk",
+        pass_order: str | None = None,
+        buffering: tuple[str, str, str] = ("double", "double", "double"),
+        partition: tuple[Any, Any, Any, Any] = (1, 1, 1, 1),
+    ) -> None:
+        """Check and encode a mapping; every size may also be a tracer.
+
+        `l3_tile`, `l2_tile`: (m, n, k) in elements, edges are clipped. `pass_order` names the two dimensions
+        that the array covers ("mn" output-, "kn" weight-, "km" input-stationary, either order).
+        `buffering`: "single" or "double" at (L3, L2, L1). `partition`: compute tiles over (batch, m, n, k).
+        Raises `KPUError` naming the field, the value and what is allowed.
+        """
+        flow = DATAFLOWS.index(check_choice("mapping.dataflow", dataflow, DATAFLOWS))
+        passes = PASS_ORDERS[2 * flow] if pass_order is None else pass_order
+        legal = PASS_ORDERS[2 * flow : 2 * flow + 2]
+        if passes not in legal:
+            raise KPUError(
+                f"mapping.pass_order = {passes!r} does not fit {dataflow}, whose array covers "
+                f"({', '.join(legal[0])}): use {legal[0]!r} or {legal[1]!r}"
+            )
+        sizes: dict[str, Any] = {}
+        for level, tile in (("l3", l3_tile), ("l2", l2_tile)):
+            for axis, size in zip("mnk", _parts(f"mapping.{level}_tile", tile, 3), strict=True):
+                sizes[f"{level}_{axis}"] = _size(f"mapping.{level}_tile.{axis}", size, "elements")
+        for axis, size in zip("bmnk", _parts("mapping.partition", partition, 4), strict=True):
+            sizes[f"partition_{axis}"] = _size(f"mapping.partition.{axis}", size, "compute tiles")
+        for level, kind in zip(("l3", "l2", "l1"), _parts("mapping.buffering", buffering, 3), strict=True):
+            sizes[f"double_{level}"] = BUFFERINGS.index(check_choice(f"mapping.buffering.{level}", kind, BUFFERINGS))
+        sizes["dataflow"] = flow
+        sizes["l3_order"] = ORDERS.index(check_choice("mapping.l3_order", l3_order, ORDERS))
+        sizes["l2_order"] = ORDERS.index(check_choice("mapping.l2_order", l2_order, ORDERS))
+        sizes["pass_order"] = PASS_ORDERS.index(passes)
+        for name, value in sizes.items():
+            object.__setattr__(self, name, as_leaf(value))
+
+    @property
+    def l3_tile(self) -> tuple[Any, Any, Any]:
+        """(m, n, k) of the L3 block [elements]."""
+        return self.l3_m, self.l3_n, self.l3_k
+
+    @property
+    def l2_tile(self) -> tuple[Any, Any, Any]:
+        """(m, n, k) of the L2 block [elements]."""
+        return self.l2_m, self.l2_n, self.l2_k
+
+    @property
+    def partition(self) -> tuple[Any, Any, Any, Any]:
+        """Compute tiles over (batch, m, n, k)."""
+        return self.partition_b, self.partition_m, self.partition_n, self.partition_k
+
+    def describe(self) -> dict[str, Any]:
+        """The constructor's arguments that give this mapping back, with names for codes. Host values only."""
+        if is_traced(self) or np.ndim(self.dataflow):
+            raise KPUError("mapping.describe needs one concrete mapping, not a traced or stacked one")
+        doubles = (self.double_l3, self.double_l2, self.double_l1)
+        return {
+            "dataflow": DATAFLOWS[int(self.dataflow)],
+            "l3_tile": tuple(int(x) for x in self.l3_tile),
+            "l2_tile": tuple(int(x) for x in self.l2_tile),
+            "l3_order": ORDERS[int(self.l3_order)],
+            "l2_order": ORDERS[int(self.l2_order)],
+            "pass_order": PASS_ORDERS[int(self.pass_order)],
+            "buffering": tuple(BUFFERINGS[int(d)] for d in doubles),
+            "partition": tuple(int(x) for x in self.partition),
+        }
+
+    def __repr__(self) -> str:
+        if is_traced(self) or np.ndim(self.dataflow):
+            return f"Mapping(stacked or traced, leaves of shape {np.shape(self.dataflow)})"
+        return "Mapping(" + ", ".join(f"{k}={v!r}" for k, v in self.describe().items()) + ")"
+
+
+def _parts(field: str, value: Any, count: int) -> tuple[Any, ...]:
+    if isinstance(value, str) or not hasattr(value, "__len__") or len(value) != count:
+        raise KPUError(f"{field} needs {count} entries, got {value!r}")
+    return tuple(value)
+
+
+def _size(field: str, value: Any, unit: str) -> Any:
+    if isinstance(value, jax.Array):
+        return value
+    return check_number(field, value, unit, low=1, high=MAX_DIMENSION, integer=True)

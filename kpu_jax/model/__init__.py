@@ -1,0 +1,1 @@
+"""Closed forms of the schedule: traffic, time, energy, area. Pure, traceable, any size."""

@@ -1,0 +1,143 @@
+"""Sizes of the blocks of a schedule, by walking the compute tiles one by one in plain Python."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from kpu_jax.mapping import ORDERS, PASS_ORDERS
+from kpu_jax.workload.footprint import element_bytes
+
+AXES = "mnk"
+OPERAND_AXES = {"A": "mk", "B": "kn", "C": "mn"}
+IRRELEVANT_AXIS = {"A": "n", "B": "m", "C": "k"}
+UNBOUNDED = 1 << 62  # pass size of an axis that streams through the array
+
+
+@dataclass(frozen=True)
+class Step:
+    """One fabric pass: the indices of its batch step, L3 block, L2 block and pass along each axis."""
+
+    batch: int
+    l3: dict[str, int]
+    l2: dict[str, int]
+    l1: dict[str, int]
+
+    def block(self, level: int, operand: str) -> tuple[int, ...]:
+        """Global coordinates of the operand's block at a level (3, 2 or 1)."""
+        axes = OPERAND_AXES[operand]
+        coordinates = [self.batch]
+        for depth, index in ((3, self.l3), (2, self.l2), (1, self.l1)):
+            if depth >= level:
+                coordinates += [index[a] for a in axes]
+        return tuple(coordinates)
+
+    def position(self, level: int) -> tuple[int, ...]:
+        """Coordinates of the step itself at a level: the block indices of all axes."""
+        return self.block(level, "A") + self.block(level, "B")
+
+
+class Blocks:
+    """The geometry of one schedule: who holds which part of which block. Everything is a Python int."""
+
+    def __init__(self, op: Any, mapping: Any, *, rows: int, cols: int, macs_per_pe: int) -> None:
+        self.size = {a: int(getattr(op, a)) for a in AXES}
+        self.batch = int(op.batch)
+        self.kind = int(op.kind)
+        self.tile3 = {a: min(int(getattr(mapping, f"l3_{a}")), self.size[a]) for a in AXES}
+        self.tile2 = {a: int(getattr(mapping, f"l2_{a}")) for a in AXES}
+        self.parts = {a: int(getattr(mapping, f"partition_{a}")) for a in "bmnk"}
+        self.dataflow = int(mapping.dataflow)
+        self.orders = (ORDERS[int(mapping.l3_order)], ORDERS[int(mapping.l2_order)], PASS_ORDERS[int(mapping.pass_order)])
+        self.rows, self.cols, self.rate = rows, cols, macs_per_pe
+        self.pass_size = dict.fromkeys(AXES, UNBOUNDED)
+        if self.kind != 2:
+            axis_of_rows, axis_of_cols = ("mn", "kn", "km")[self.dataflow]
+            self.pass_size[axis_of_rows] = rows * (macs_per_pe if axis_of_rows == "k" else 1)
+            self.pass_size[axis_of_cols] = cols
+        self.bytes = dict(zip("ABC", element_bytes(op)[:3], strict=True))
+        self.acc_bytes = element_bytes(op)[3]
+        # Convolution: L3 blocks hold whole output rows of one image, or whole images.
+        self.unit = dict(self.size)
+        if self.kind == 1 and self.tile3["m"] < int(op.out_h) * int(op.out_w):
+            self.unit["m"] = int(op.out_h) * int(op.out_w)
+
+    def l3_trips(self, a: str) -> int:
+        """Number of L3 blocks along an axis."""
+        return (self.size[a] // self.unit[a]) * -(-self.unit[a] // self.tile3[a])
+
+    def l3_size(self, a: str, i: int) -> int:
+        """Elements of L3 block i along an axis, clipped."""
+        per_unit = -(-self.unit[a] // self.tile3[a])
+        return min(self.tile3[a], self.unit[a] - (i % per_unit) * self.tile3[a])
+
+    def share(self, a: str, i: int, tile: int) -> int:
+        """Elements of L3 block i that compute tile `tile` along this axis owns."""
+        whole = self.l3_size(a, i)
+        part = -(-whole // self.parts[a])
+        return max(0, min(part, whole - tile * part))
+
+    def l2_trips(self, a: str, i: int) -> int:
+        """Number of L2 blocks of the first compute tile's share (the gang runs in lockstep)."""
+        return -(-self.share(a, i, 0) // self.tile2[a])
+
+    def l2_size(self, a: str, i: int, j: int, tile: int) -> int:
+        """Elements of L2 block j of L3 block i on a compute tile."""
+        return max(0, min(self.tile2[a], self.share(a, i, tile) - j * self.tile2[a]))
+
+    def pass_trips(self, a: str, i: int, j: int) -> int:
+        """Number of passes over L2 block j along an axis."""
+        return -(-self.l2_size(a, i, j, 0) // self.pass_size[a])
+
+    def pass_extent(self, a: str, step: Step, tile: int) -> int:
+        """Elements that one pass covers along an axis on a compute tile."""
+        return max(0, min(self.pass_size[a], self.l2_size(a, step.l3[a], step.l2[a], tile) - step.l1[a] * self.pass_size[a]))
+
+    def batch_steps(self) -> int:
+        """Length of the batch loop: each group of compute tiles takes a contiguous part."""
+        return -(-self.batch // self.parts["b"])
+
+    def groups(self, step: int) -> int:
+        """Groups of compute tiles that have a batch element at this step of the batch loop."""
+        length = self.batch_steps()
+        return sum(1 for g in range(self.parts["b"]) if g * length + step < min((g + 1) * length, self.batch))
+
+    def steps(self) -> Iterator[Step]:
+        """All passes in program order."""
+        order3, order2, order1 = self.orders
+        for b in range(self.batch_steps()):
+            for i in itertools.product(*(range(self.l3_trips(a)) for a in order3)):
+                l3 = dict(zip(order3, i, strict=True))
+                for j in itertools.product(*(range(self.l2_trips(a, l3[a])) for a in order2)):
+                    l2 = dict(zip(order2, j, strict=True))
+                    for p in itertools.product(*(range(self.pass_trips(a, l3[a], l2[a])) for a in order1)):
+                        yield Step(b, l3, l2, {**dict.fromkeys(AXES, 0), **dict(zip(order1, p, strict=True))})
+
+    def tiles(self) -> Iterator[dict[str, int]]:
+        """Compute tiles of one batch group, by their place along M, N and K."""
+        for i in itertools.product(*(range(self.parts[a]) for a in AXES)):
+            yield dict(zip(AXES, i, strict=True))
+
+    def extent(self, level: int, a: str, step: Step, tile: int) -> int:
+        """Elements along an axis of the block that a compute tile has at a level (2: L2 block, 1: pass)."""
+        return self.l2_size(a, step.l3[a], step.l2[a], tile) if level == 2 else self.pass_extent(a, step, tile)
+
+    def active(self, level: int, a: str, step: Step) -> int:
+        """Compute tiles along an axis that have work in this step at a level."""
+        return sum(1 for t in range(self.parts[a]) if self.extent(level, a, step, t) > 0)
+
+
+def input_rows(op: Any, first: int, count: int) -> int:
+    """In-bounds input rows that `count` output rows of one image need, starting at output row `first`.
+
+    The window of output row p spans input rows p stride - pad ... + (R - 1) dilation. Overlapping windows
+    move their union, windows further apart than they are tall move each on its own.
+    """
+    stride, pad, height = int(op.stride_h), int(op.pad_top), int(op.in_h)
+    window = (int(op.kernel_h) - 1) * int(op.dilation_h) + 1
+    rows: set[int] = set()
+    for p in range(first, first + count):
+        rows.update(range(max(0, p * stride - pad), min(height, p * stride - pad + window)))
+    return len(rows)
