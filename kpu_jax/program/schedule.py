@@ -110,7 +110,7 @@ class Schedule:
             self._ready[level, x] = []
             move = {3: self._load_l3, 2: self._load_l2, 1: self._load_l1}[level](x, s)
             if move is not None:
-                move.needs += waits
+                move.needs = move.needs + waits
                 self._ready[level, x] = [self._add(move)]
                 if level < 3 and x != "C":
                     self._readers[level + 1, x][self._place[level + 1, x]] += self._ready[level, x]

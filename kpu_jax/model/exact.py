@@ -1,0 +1,166 @@
+"""The exact makespan of a schedule: step through its passes, and leap where the pattern repeats.
+
+Exact, not a bound: wherever the iterations of a loop are alike and the state has advanced by the same
+amount twice, max-plus linearity proves that it will go on so, and the walk leaps to the loop's end.
+Proof: let x' = A x be an iteration. Components that no operation of the loop writes stay constant (v), the
+others (u) follow u' = A u + B v. If u grew by the same lambda > 0 in two successive iterations, then no term
+of B v decided the second one (it would have been decided by the same constant before, without growth), so
+u' = A u from here on, and A (lambda + u) = lambda + A u. Every component that is written grows, since it is
+the end of an operation on an in-order engine; so a component that did not grow was not written.
+
+Agreement with the expanded program: exact for durations that are integers or dyadic, else to
+(instructions x 2^-52) relative in float64. Times are kept relative to the fabric's, with a compensated
+origin, so that float32 keeps its precision over long schedules.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from kpu_jax.model.moves import Context, Stay, moves_at, outs_at
+from kpu_jax.model.step import Out, Times, advance, begin, finish
+from kpu_jax.model.walk import LOOPS, Position, loop_ends, position, spans
+
+Scalar = jax.Array
+ALIKE = 4  # iterations of one kind before a leap: the first may still carry another kind's write-back
+FABRIC = Times._fields.index("fabric")  # in the flattened state; written in every step
+
+
+class _History(NamedTuple):
+    """The state after the last iteration of each loop, and how far that iteration had moved it."""
+
+    state: Scalar  # [LOOPS, state], relative to:
+    origin: Scalar  # [LOOPS, 2]
+    moved: Scalar  # [LOOPS, state]
+    alike: Scalar  # [LOOPS]: successive iterations of one kind
+    kind: Scalar  # [LOOPS]: up to which index they are of that kind
+
+
+class _Walk(NamedTuple):
+    x: Times
+    origin: Scalar  # [2]: the time that x is relative to, as high + low part
+    index: Scalar  # [LOOPS]
+    before: Position
+    outs: tuple[Out, Out, Out]
+    stay: Stay
+    history: _History
+    steps: Scalar
+    done: Scalar
+
+
+def exact_cycles(c: Context) -> tuple[Scalar, Scalar]:
+    """(makespan [fabric cycles], steps walked) of the schedule that `c` describes.
+
+    Traceable and vmappable. The number of steps walked depends on how deep the loops nest, hardly on how
+    long they are.
+    """
+    walk = jax.lax.while_loop(lambda w: ~w.done, lambda w: _step(c, w), _start(c))
+    hosted = (c.op.loc_a == 0) | (c.op.loc_b == 0) | (c.op.loc_c == 0)
+    end = finish(walk.x, walk.outs, c.delays, hosted)
+    return walk.origin[0] + (walk.origin[1] + end), walk.steps
+
+
+def _start(c: Context) -> _Walk:
+    # Everything inherits the batch shape and dtype of the context, so that vmap finds a steady carry.
+    zero = jnp.zeros((), jnp.result_type(float)) + 0 * (c.rates.dma.engines + c.op.m + c.mapping.l3_m)
+    zeros = (zero, zero, zero)
+    x = begin(zero)
+    size = len(jax.tree_util.tree_leaves(x))
+    out = Out(zero, zero > 0, zero, zero > 0)
+    return _Walk(
+        x=x,
+        origin=jnp.zeros(2) + zero,
+        index=jnp.zeros(LOOPS) + zero,
+        before=Position(zero, zeros, zeros, zeros),
+        outs=(out, out, out),
+        stay=Stay(zero, zero, zero, zero),
+        history=_History(
+            state=jnp.zeros((LOOPS, size)) + zero,
+            origin=jnp.zeros((LOOPS, 2)) + zero,
+            moved=jnp.zeros((LOOPS, size)) + zero,
+            alike=jnp.zeros(LOOPS) + zero,
+            kind=zero - jnp.ones(LOOPS),
+        ),
+        steps=zero,
+        done=zero > 0,
+    )
+
+
+def _step(c: Context, w: _Walk) -> _Walk:
+    at = position(c.plan, w.index)
+    axes = spans(c.plan, at)
+    first = w.steps < 1
+    moves, stay = moves_at(c, at, axes, w.before, first, w.stay)
+    x = advance(w.x, moves, w.outs, c.doubles, c.delays, first)
+    shift = x.fabric
+    x = jax.tree.map(lambda t: t - shift, x)
+    origin = _add(w.origin, shift)
+
+    trips, same = loop_ends(c.plan, at, axes)
+    at_end = w.index >= trips - 1
+    here = jnp.arange(LOOPS)
+    loop = jnp.max(jnp.where(at_end, -1, here))  # the loop that goes on; those inside it start again
+    this = here == loop
+    flat = jnp.stack(jax.tree_util.tree_leaves(x))
+    history, certified, moved = _record(w.history, flat, origin, loop, same)
+    leap = jnp.where(certified, jnp.sum(jnp.where(this, same - w.index, 0.0)), 0.0)
+    # What grows moves on with the origin; what stays falls behind it.
+    cycles = moved[FABRIC]
+    lag = jnp.where(moved > cycles / 2, 0.0, leap * cycles)
+    x = jax.tree.unflatten(jax.tree.structure(x), list(flat - lag))
+    origin = _add(origin, leap * cycles)
+    index = w.index + jnp.where(this, leap, 0.0)
+    return _Walk(
+        x=x,
+        origin=origin,
+        index=jnp.where(here > loop, 0.0, index + this),
+        before=position(c.plan, index),
+        outs=outs_at(c, at, axes, stay),
+        stay=stay,
+        history=history,
+        steps=w.steps + 1,
+        done=jnp.all(at_end),
+    )
+
+
+def _record(h: _History, flat: Scalar, origin: Scalar, loop: Scalar, same: Scalar) -> tuple[_History, Scalar, Scalar]:
+    """Note that an iteration of `loop` ended: (history, may the walk leap?, how far the iteration moved x)."""
+    here = jnp.arange(LOOPS)
+    this, inner = here == loop, here > loop
+
+    def of_loop(table: Scalar) -> Scalar:
+        mask = this.reshape((-1,) + (1,) * (table.ndim - 1))
+        return jnp.sum(jnp.where(mask, table, 0.0), axis=0)
+
+    def put(table: Scalar, value: Scalar) -> Scalar:
+        return jnp.where(this.reshape((-1,) + (1,) * (table.ndim - 1)), value, table)
+
+    origin_then = of_loop(h.origin)
+    moved = flat - of_loop(h.state) + ((origin[0] - origin_then[0]) + (origin[1] - origin_then[1]))
+    moved_then = of_loop(h.moved)
+    alike = jnp.where(of_loop(h.kind) == of_loop(same), of_loop(h.alike) + 1, 1.0)
+    cycles = moved[FABRIC]
+    grows, grew = moved > cycles / 2, moved_then > cycles / 2
+    # Rounding of the differences; the components that grow are near the origin, so this is tight.
+    slack = 16 * jnp.finfo(flat.dtype).eps * (jnp.abs(flat) + cycles)
+    steady = (jnp.abs(moved - jnp.where(grows, cycles, 0.0)) <= slack) & (grows == grew)
+    steady &= jnp.abs(moved_then - jnp.where(grows, cycles, 0.0)) <= slack
+    certified = (alike >= ALIKE) & (cycles > 0) & jnp.all(steady)
+    history = _History(
+        state=put(h.state, flat),
+        origin=put(h.origin, origin),
+        moved=put(h.moved, moved),
+        alike=jnp.where(inner, 0.0, put(h.alike, alike)),
+        kind=jnp.where(inner, -1.0, put(h.kind, of_loop(same))),
+    )
+    return history, certified, moved
+
+
+def _add(origin: Scalar, step: Scalar) -> Scalar:
+    """origin + step as a (high, low) pair, without losing the low part (two-sum)."""
+    high, low = origin[0], origin[1] + step
+    total = high + low
+    return jnp.stack([total, low - (total - high)])

@@ -1,0 +1,77 @@
+"""How long each engine class takes: gang rates, external rate, latencies, in cycles of the fabric clock."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from kpu_jax.base.numerics import ceil_div
+from kpu_jax.hardware.derived import external_bytes_per_second, host_bytes_per_second
+
+Scalar = jax.Array
+
+
+class Gang(NamedTuple):
+    """All engines of a class, serving one transfer as a whole."""
+
+    engines: Scalar
+    bus: Scalar  # bytes per engine and engine cycle
+    cycles: Scalar  # fabric cycles per engine cycle
+    limit: Scalar  # bytes per fabric cycle that the memory behind it sustains
+    latency: Scalar  # fabric cycles from the end of a transfer to its completion; the engine is free meanwhile
+
+    def hold(self, size: Scalar) -> Scalar:
+        """Fabric cycles for which a transfer of `size` bytes holds the gang (`design.md`, section 2)."""
+        return jnp.maximum(ceil_div(ceil_div(size, self.engines), self.bus) * self.cycles, size / self.limit)
+
+    def hold_at_least(self, size: Scalar) -> Scalar:
+        """A lower bound on the holds of transfers that carry `size` bytes in total: no rounding up."""
+        return size / self.peak
+
+    @property
+    def peak(self) -> Scalar:
+        """Bytes per fabric cycle when nothing is rounded up."""
+        return jnp.minimum(self.engines * self.bus / self.cycles, self.limit)
+
+
+class Rates(NamedTuple):
+    """Everything about the chip that the duration of a schedule depends on."""
+
+    host: Gang
+    dma: Gang
+    block_mover: Gang
+    streamer: Gang
+    bias: Scalar  # vector-engine cycles per element and lane
+    activation: Scalar
+    overlap: Scalar  # 1: passes overlap (the KPU), 0: each pass fills and drains on its own
+    fill_drain: Scalar  # fabric cycles between the last operand of a pass and its completion
+
+
+def rates_of(cfg: Any, op: Any, dataflow: Scalar) -> Rates:
+    """The rates of chip `cfg` for `op`. Exact; differentiable in clocks, bandwidths, buses and latencies."""
+    hz = cfg.clocks.fabric_mhz * 1e6
+    ns = hz * 1e-9
+    move, buses, clocks, latency = cfg.data_movement, cfg.buses, cfg.clocks, cfg.latency
+    external = external_bytes_per_second(cfg) / hz
+    host = jnp.minimum(host_bytes_per_second(cfg) / hz, external)
+    one, unlimited = jnp.ones_like(hz), jnp.full_like(hz, 1e30)
+
+    def gang(engines: Scalar, bus: Scalar, mhz: Scalar, limit: Scalar, delay_ns: Scalar) -> Gang:
+        return Gang(engines, bus, clocks.fabric_mhz / mhz, limit, delay_ns * ns)
+
+    rows, cols = cfg.compute.processor_array.rows, cfg.compute.processor_array.cols
+    costs = (0.0, *(getattr(cfg.vector, f"cycles_{f}") for f in ("relu", "gelu", "sigmoid", "tanh", "silu", "leaky_relu")))
+    return Rates(
+        host=Gang(one, unlimited, one * 0, host, latency.host_ns * ns),
+        dma=gang(move.dma_engine_count, buses.dma_bytes, clocks.dma_mhz, external, latency.external_ns),
+        block_mover=gang(
+            move.block_mover_count, buses.block_mover_bytes, clocks.block_mover_mhz, unlimited, latency.block_mover_ns
+        ),
+        streamer=gang(move.streamer_count, buses.streamer_bytes, clocks.streamer_mhz, unlimited, latency.streamer_ns),
+        bias=jnp.where(op.has_bias > 0, cfg.vector.cycles_add, 0.0),
+        activation=sum(jnp.where(op.activation == code, cost, 0.0) for code, cost in enumerate(costs)),
+        overlap=cfg.compute.fold_overlap,
+        fill_drain=jnp.where(op.kind < 2, rows * jnp.where(dataflow == 0, 1, 2) + cols - 2, 0.0),
+    )

@@ -1,0 +1,44 @@
+"""Play a schedule's moves on in-order engines, in plain Python: the oracle of `model/timing`."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from kpu_jax.program.schedule import Move, Schedule
+
+
+def play(schedule: Schedule, rates: Any) -> float:
+    """Makespan [fabric cycles] of the schedule; `rates` are `model.rates.Rates` of Python floats.
+
+    Every move starts when the moves that it needs are complete and its engine has finished the one before.
+    """
+    free = dict.fromkeys(("host", "dma", "block_mover", "streamer", "fabric"), 0.0)
+    done: list[float] = []
+    for move in schedule.moves:
+        start = max([free[move.engine], *(done[i] for i in move.needs)])
+        hold, delay = _duration(move, schedule, rates)
+        free[move.engine] = start + hold
+        done.append(start + hold + delay)
+    return max(done)
+
+
+def _duration(move: Move, schedule: Schedule, rates: Any) -> tuple[float, float]:
+    """(cycles that the engine is held, cycles from then to completion)."""
+    if move.engine == "fabric":
+        if schedule.blocks.kind == 2:
+            return move.stream * float(schedule.op.vector_cost), 0.0
+        if rates.overlap:
+            return float(move.stream), rates.fill_drain
+        return move.stream + rates.fill_drain, 0.0
+    gang = getattr(rates, move.engine)
+    lanes = move.bias_lanes * rates.bias + move.activation_lanes * rates.activation
+    sizes = [move.gang_bytes, *move.stages]
+    hold = 0.0
+    for i, size in enumerate(sizes):
+        time = math.ceil(math.ceil(size / gang.engines) / gang.bus) * gang.cycles
+        time = max(time, size / gang.limit)
+        if i == len(sizes) - 1:
+            time = max(time, lanes)
+        hold += time + (gang.latency if i else 0.0)
+    return hold, gang.latency

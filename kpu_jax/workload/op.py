@@ -1,0 +1,129 @@
+"""One operation as a record of numbers: a row of the op table, and, with stacked leaves, the table itself."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import ArrayLike
+
+from kpu_jax.base.pytree import build, is_traced, record
+from kpu_jax.workload.dtypes import MAC_FORMATS
+
+KINDS: tuple[str, ...] = ("gemm", "conv", "vector")
+GEMM, CONV, VECTOR = range(3)
+
+ACTIVATIONS: tuple[str, ...] = ("none", "relu", "gelu", "sigmoid", "tanh", "silu", "leaky_relu")
+"""Names of the activation codes."""
+
+LOCATIONS: tuple[str, ...] = ("host", "external", "l3")
+"""Names of the location codes: host memory, external memory (DRAM), L3."""
+
+
+@record
+class Op:
+    """One operation; every field is a numeric leaf (np.float64 on the host), all of one shape: () or [op].
+
+    A GEMM is C[m,n] = A[m,k] B[k,n], `batch` times. A convolution is one too, with m = (image, p, q), q fastest,
+    and k = (r, s, channel), channel fastest; groups are the batch. A vector operation has m = elements, n = k = 1.
+    Window fields are neutral (1, padding 0) where `kind` is not conv: read them only under `kind == CONV`.
+    """
+
+    kind: ArrayLike  # index into KINDS
+    m: ArrayLike  # rows of A and C [elements]
+    n: ArrayLike  # columns of B and C [elements]
+    k: ArrayLike  # columns of A, rows of B [elements]
+    batch: ArrayLike  # independent products of this shape inside one operation
+    count: ArrayLike  # how often the whole operation occurs; 0 in padded rows
+    a_bits: ArrayLike  # [bit/element]; vector: all inputs of one element together
+    b_bits: ArrayLike  # [bit/element]; vector: 0
+    c_bits: ArrayLike  # [bit/element]; vector: output bits per input element, fractional for reductions
+    acc_bits: ArrayLike  # partial sums [bit/element]
+    mac_format: ArrayLike  # index into MAC_FORMATS
+    has_bias: ArrayLike  # 0 or 1
+    activation: ArrayLike  # index into ACTIVATIONS
+    density_a: ArrayLike  # stored fraction of A (block-sparse), (0, 1]
+    density_b: ArrayLike  # stored fraction of B, (0, 1]
+    zero_gating: ArrayLike  # fraction of MACs that switch, (0, 1]; energy only
+    loc_a: ArrayLike  # index into LOCATIONS: where A starts
+    loc_b: ArrayLike  # where B starts
+    loc_c: ArrayLike  # where C ends
+    reserved_l3_bytes: ArrayLike  # L3 that other data occupies meanwhile [byte]
+    images: ArrayLike
+    in_h: ArrayLike  # [pixels], unpadded
+    in_w: ArrayLike
+    out_h: ArrayLike  # [pixels]
+    out_w: ArrayLike
+    kernel_h: ArrayLike
+    kernel_w: ArrayLike
+    channels: ArrayLike  # input channels per group
+    stride_h: ArrayLike
+    stride_w: ArrayLike
+    pad_top: ArrayLike  # [pixels]; bottom and right follow from in, out, kernel, stride, dilation
+    pad_left: ArrayLike
+    dilation_h: ArrayLike
+    dilation_w: ArrayLike
+    vector_cost: ArrayLike  # vector-engine cycles per element per lane; 0 for fabric work
+
+    @property
+    def macs(self) -> Any:
+        """Multiply-accumulates of one instance, batch * m * n * k (0 for vector work; `count` not included).
+
+        np.float64 (exact to 2^53) for concrete leaves, in the ambient precision when traced.
+        """
+        factors = (self.kind, self.batch, self.m, self.n, self.k)
+        if is_traced(factors):
+            kind, batch, m, n, k = factors
+            return jnp.where(kind == VECTOR, 0.0, batch * m * n * k)  # type: ignore[operator]
+        kind, batch, m, n, k = (np.asarray(x, np.float64) for x in factors)
+        return np.where(kind == VECTOR, 0.0, batch * m * n * k)[()]
+
+    def plain(self) -> Op:
+        """The same leaves as a bare `Op`, so that compiled functions meet a single type."""
+        return self if type(self) is Op else build(Op, **leaves(self))
+
+    def __repr__(self) -> str:
+        title = type(self).__name__
+        if is_traced(self) or any(np.ndim(x) or not _is_number(x) for x in leaves(self).values()):
+            shapes = {np.shape(x) for x in leaves(self).values() if _is_number(x) or hasattr(x, "shape")}
+            return f"{title} of leaves {', '.join(map(str, sorted(shapes)))}"
+        kind = int(self.kind)
+        words = [title if title != "Op" else f"Op {KINDS[kind]}"]
+        if kind == CONV:
+            stride = (
+                f"/{self.stride_h:g}" if self.stride_h == self.stride_w else f"/{self.stride_h:g}x{self.stride_w:g}"
+            )
+            words.append(f"{self.in_h:g}x{self.in_w:g} window {self.kernel_h:g}x{self.kernel_w:g}{stride}")
+        words += [f"m={_whole(self.m)}"] if kind == VECTOR else [f"{x}={_whole(getattr(self, x))}" for x in "mnk"]
+        words += [f"{x}={_whole(getattr(self, x))}" for x in ("batch", "count") if getattr(self, x) != 1]
+        words += [ACTIVATIONS[int(self.activation)]] if self.activation else []
+        return " ".join([*words, MAC_FORMATS[int(self.mac_format)]])
+
+
+FIELDS: tuple[str, ...] = tuple(f.name for f in dataclasses.fields(Op))
+"""Leaf names of `Op`, in order."""
+
+NEUTRAL_WINDOW: dict[str, float] = {
+    **dict.fromkeys(FIELDS[FIELDS.index("images") : FIELDS.index("pad_top")], 1.0),
+    "pad_top": 0.0,
+    "pad_left": 0.0,
+    "dilation_h": 1.0,
+    "dilation_w": 1.0,
+}
+"""Window fields of an operation that is not a convolution."""
+
+
+def leaves(op: Op) -> dict[str, Any]:
+    """Field name -> leaf."""
+    return {name: getattr(op, name) for name in FIELDS}
+
+
+def _is_number(x: Any) -> bool:
+    return isinstance(x, (int, float, np.number, np.ndarray, jax.Array))
+
+
+def _whole(x: Any) -> str:
+    return str(int(x)) if float(x).is_integer() else f"{float(x):g}"

@@ -1,0 +1,231 @@
+"""A workload: many operations as one table of stacked leaves, identical layers merged into counted rows."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import ArrayLike, Int
+
+from kpu_jax.base.errors import KPUError, check_number, nearest
+from kpu_jax.base.pytree import build
+from kpu_jax.workload.gemm import Gemm
+from kpu_jax.workload.op import FIELDS, VECTOR, Op, leaves
+from kpu_jax.workload.options import is_jax
+from kpu_jax.workload.summary import table_text
+
+
+@jax.tree_util.register_pytree_with_keys_class
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Workload:
+    """Operations in execution order, stored as distinct rows with counts.
+
+    Made by `from_ops`; the constructor itself does not check. Two lengths: `rows` distinct operations (the table,
+    [row]) and `len(workload)` instances (repeats expanded, [op]). A pytree with children `ops` and `predecessors`;
+    names are static and host-only, so hand `padded()`, not the workload, to a compiled function that is to serve
+    several networks.
+    """
+
+    ops: Op  # leaves [row], `count` = instances of the row
+    predecessors: Int[ArrayLike, "op max_pred"]  # instance indices whose results are read, -1 padded; int32
+    names: tuple[str, ...]  # of every instance
+    row_of: tuple[int, ...]  # row of every instance
+
+    @classmethod
+    def from_ops(cls, items: Iterable[Any]) -> Workload:
+        """A workload from operations, or tuples (name, op) or (name, op, predecessors), in execution order.
+
+        `predecessors` are names or positions of earlier items; left out, the item before; () for none. An op whose
+        count is c stands for c instances in a chain, named name[0] .. name[c-1]. Instances equal in all leaves but
+        the count share a row; ops with jax leaves keep rows of their own.
+
+        Raises `KPUError` for no operations, items of other types, and predecessors that are not earlier.
+        """
+        names: list[str] = []
+        instances: list[Op] = []
+        sources: list[tuple[int, ...]] = []
+        last: list[int] = []  # item -> its last instance
+        by_name: dict[str, int] = {}
+        for position, item in enumerate(items):
+            name, op, given = _item(position, item)
+            before = tuple(_source(name, p, last, by_name) for p in given) if given is not None else tuple(last[-1:])
+            for repeat in range(count := _count(name, op)):
+                names.append(name if count == 1 else f"{name}[{repeat}]")
+                sources.append(before if repeat == 0 else (len(instances) - 1,))
+                instances.append(op)
+            last.append(len(instances) - 1)
+            by_name[name] = len(instances) - 1
+        return _assemble(names, instances, sources)
+
+    def tree_flatten_with_keys(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """Children `ops` and `predecessors`; names and row indices are static."""
+        keys = jax.tree_util.GetAttrKey("ops"), jax.tree_util.GetAttrKey("predecessors")
+        return ((keys[0], self.ops), (keys[1], self.predecessors)), (self.names, self.row_of)
+
+    @classmethod
+    def tree_unflatten(cls, static: tuple[Any, ...], children: Sequence[Any]) -> Workload:
+        """Rebuild without checks."""
+        ops, predecessors = children
+        return build(cls, ops=ops, predecessors=predecessors, names=static[0], row_of=static[1])
+
+    @property
+    def rows(self) -> int:
+        """Number of distinct operations."""
+        return max(self.row_of) + 1
+
+    @property
+    def macs(self) -> Int[np.ndarray, " op"]:
+        """MACs of every instance, int64. Host only: `KPUError` if the leaves are traced."""
+        return self._concrete(self.ops.macs)[list(self.row_of)].astype(np.int64)
+
+    @property
+    def compute_rows(self) -> np.ndarray:
+        """bool [row]: True for fabric work (gemm, conv), False for the vector engine's. Host only."""
+        return self._concrete(self.ops.kind) != VECTOR
+
+    def _concrete(self, leaf: Any) -> np.ndarray:
+        if isinstance(leaf, jax.core.Tracer):
+            raise KPUError("macs, compute_rows and gemm_work are host quantities; inside jit use workload.ops")
+        return np.asarray(leaf)
+
+    def row(self, index: int) -> Op:
+        """Row `index` as a single `Op` (with its count); negative indices count from the end."""
+        if isinstance(index, bool) or not isinstance(index, (int, np.integer)) or not -self.rows <= index < self.rows:
+            raise KPUError(f"row {index!r} does not exist: the workload has {self.rows} rows, from 0")
+        return jax.tree_util.tree_map(lambda x: x[index], self.ops)
+
+    def padded(self, length: int) -> Op:
+        """The table with leaves [length]: this workload's rows, then 1 x 1 x 1 GEMMs of count 0.
+
+        Workloads padded alike share one compiled kernel. Raises `KPUError` if `length` is below `rows`.
+        """
+        size = int(check_number("length", length, "rows", low=1.0, integer=True))
+        if size < self.rows:
+            raise KPUError(f"length = {size} [rows] is too small: the workload has {self.rows} rows")
+        blank = {**leaves(Gemm(1, 1, 1)), "count": np.float64(0.0)}
+        out = {}
+        for name, leaf in leaves(self.ops).items():
+            xp = jnp if is_jax(leaf) else np
+            out[name] = xp.concatenate([leaf, xp.full(size - self.rows, blank[name], leaf.dtype)])
+        return build(Op, **out)
+
+    def gemm_work(self) -> Workload:
+        """The fabric operations alone; a removed vector operation's consumers read its predecessors instead.
+
+        Raises `KPUError` if nothing is left.
+        """
+        keep = self.compute_rows[list(self.row_of)]
+        sources = self._sources()
+        position: dict[int, int] = {}
+        through: list[tuple[int, ...]] = []  # instance -> kept instances that its result stems from
+        out_sources = []
+        for i, before in enumerate(sources):
+            reached = tuple(dict.fromkeys(k for j in before for k in through[j]))
+            if keep[i]:
+                position[i] = len(position)
+                out_sources.append(tuple(position[k] for k in reached))
+            through.append((i,) if keep[i] else reached)
+        kept = list(position)
+        single = self._singles()
+        return _assemble([self.names[i] for i in kept], [single[self.row_of[i]] for i in kept], out_sources)
+
+    def __add__(self, other: Workload) -> Workload:
+        """This workload, then the other (no dependence between them); identical rows merge."""
+        if not isinstance(other, Workload):
+            return NotImplemented
+        shift = len(self)
+        mine, theirs = self._singles(), other._singles()
+        instances = [mine[r] for r in self.row_of] + [theirs[r] for r in other.row_of]
+        sources = [*self._sources(), *(tuple(p + shift for p in s) for s in other._sources())]
+        return _assemble([*self.names, *other.names], instances, sources)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[tuple[str, Op]]:
+        """(name, op of count 1) of every instance, in execution order."""
+        single = self._singles()
+        return ((name, single[r]) for name, r in zip(self.names, self.row_of, strict=True))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Workload):
+            return NotImplemented
+        same = (self.names, self.row_of, self.ops) == (other.names, other.row_of, other.ops)
+        return same and np.array_equal(np.asarray(self.predecessors), np.asarray(other.predecessors))
+
+    def __hash__(self) -> int:
+        return hash((self.names, self.row_of, self.ops))
+
+    def __repr__(self) -> str:
+        return table_text(self.ops, self.names, self.row_of)
+
+    def _singles(self) -> list[Op]:
+        """One op of count 1 per row."""
+        return [build(Op, **{**leaves(self.row(i)), "count": np.float64(1.0)}) for i in range(self.rows)]
+
+    def _sources(self) -> list[tuple[int, ...]]:
+        return [tuple(int(p) for p in row if p >= 0) for row in self._concrete(self.predecessors)]
+
+
+def _item(position: int, item: Any) -> tuple[str, Op, Sequence[Any] | None]:
+    if isinstance(item, Op):
+        return f"op{position}", item, None
+    if isinstance(item, (tuple, list)) and len(item) in (2, 3) and isinstance(item[0], str) and isinstance(item[1], Op):
+        given = item[2] if len(item) == 3 else None
+        return item[0], item[1], (given,) if isinstance(given, (str, int)) else given
+    raise KPUError(f"item {position} of a workload must be an op, (name, op) or (name, op, predecessors), got {item!r}")
+
+
+def _count(name: str, op: Op) -> int:
+    if np.shape(op.m) or isinstance(op.count, jax.core.Tracer):
+        raise KPUError(f"op {name!r} must be a single operation with a concrete count; stack tables with jax.vmap")
+    if op.count < 1:
+        raise KPUError(f"op {name!r} has count {float(op.count):g}; it must occur at least once")
+    return int(op.count)
+
+
+def _source(name: str, given: Any, last: list[int], by_name: dict[str, int]) -> int:
+    if isinstance(given, str):
+        if given not in by_name:
+            raise KPUError(f"predecessor {given!r} of {name!r} is not an earlier operation: {nearest(given, by_name)}")
+        return by_name[given]
+    if isinstance(given, bool) or not isinstance(given, (int, np.integer)) or not 0 <= given < len(last):
+        raise KPUError(
+            f"predecessor {given!r} of {name!r} must be a position from 0 to {len(last) - 1}, an earlier item"
+        )
+    return last[given]
+
+
+def _assemble(names: list[str], instances: list[Op], sources: list[tuple[int, ...]]) -> Workload:
+    """Merge equal instances into rows (first occurrence first), count them, stack the leaves."""
+    if not instances:
+        raise KPUError("a workload needs at least one operation, got none")
+    keys: dict[Any, int] = {}
+    distinct: list[Op] = []
+    row_of = []
+    for op in instances:
+        values = leaves(op)
+        del values["count"]
+        key = object() if is_jax(*values.values()) else tuple(float(v) for v in values.values())
+        if key not in keys:
+            keys[key] = len(distinct)
+            distinct.append(op)
+        row_of.append(keys[key])
+    stacked = {name: _stack([getattr(op, name) for op in distinct]) for name in FIELDS}
+    stacked["count"] = np.bincount(row_of).astype(np.float64)
+    widest = max(1, *map(len, sources))
+    predecessors = np.full((len(instances), widest), -1, np.int32)
+    for i, before in enumerate(sources):
+        predecessors[i, : len(before)] = before
+    return Workload(build(Op, **stacked), predecessors, tuple(names), tuple(row_of))
+
+
+def _stack(values: list[Any]) -> Any:
+    if not is_jax(*values):
+        return np.array(values, dtype=np.float64)
+    dtype = jnp.result_type(*(v.dtype for v in values if is_jax(v)))
+    return jnp.stack([jnp.asarray(v, dtype) for v in values])
