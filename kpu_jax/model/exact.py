@@ -22,7 +22,7 @@ import jax.numpy as jnp
 
 from kpu_jax.model.moves import Context, Stay, moves_at, outs_at
 from kpu_jax.model.step import Out, Times, advance, begin, finish
-from kpu_jax.model.walk import LOOPS, Position, loop_ends, position, spans
+from kpu_jax.model.walk import LOOPS, Position, along, loop_ends, position, spans
 
 Scalar = jax.Array
 ALIKE = 4  # iterations of one kind before a leap: the first may still carry another kind's write-back
@@ -51,13 +51,15 @@ class _Walk(NamedTuple):
     done: Scalar
 
 
-def exact_cycles(c: Context) -> tuple[Scalar, Scalar]:
+def exact_cycles(c: Context, *, leap: bool = True) -> tuple[Scalar, Scalar]:
     """(makespan [fabric cycles], steps walked) of the schedule that `c` describes.
+
+    `leap=False` walks every pass: the same time, and tangents that are exact along the whole path.
 
     Traceable and vmappable. The number of steps walked depends on how deep the loops nest, hardly on how
     long they are.
     """
-    walk = jax.lax.while_loop(lambda w: ~w.done, lambda w: _step(c, w), _start(c))
+    walk = jax.lax.while_loop(lambda w: ~w.done, lambda w: _step(c, w, leap), _start(c))
     hosted = (c.op.loc_a == 0) | (c.op.loc_b == 0) | (c.op.loc_c == 0)
     end = finish(walk.x, walk.outs, c.delays, hosted)
     return walk.origin[0] + (walk.origin[1] + end), walk.steps
@@ -66,7 +68,7 @@ def exact_cycles(c: Context) -> tuple[Scalar, Scalar]:
 def _start(c: Context) -> _Walk:
     # Everything inherits the batch shape and dtype of the context, so that vmap finds a steady carry.
     zero = jnp.zeros((), jnp.result_type(float)) + 0 * (c.rates.dma.engines + c.op.m + c.mapping.l3_m)
-    zeros = (zero, zero, zero)
+    zeros = jnp.zeros(3) + zero
     x = begin(zero)
     size = len(jax.tree_util.tree_leaves(x))
     out = Out(zero, zero > 0, zero, zero > 0)
@@ -89,9 +91,10 @@ def _start(c: Context) -> _Walk:
     )
 
 
-def _step(c: Context, w: _Walk) -> _Walk:
+def _step(c: Context, w: _Walk, may_leap: bool) -> _Walk:
     at = position(c.plan, w.index)
-    axes = spans(c.plan, at)
+    span = spans(c.plan, at)
+    axes = along(span)
     first = w.steps < 1
     moves, stay = moves_at(c, at, axes, w.before, first, w.stay)
     x = advance(w.x, moves, w.outs, c.doubles, c.delays, first)
@@ -99,14 +102,14 @@ def _step(c: Context, w: _Walk) -> _Walk:
     x = jax.tree.map(lambda t: t - shift, x)
     origin = _add(w.origin, shift)
 
-    trips, same = loop_ends(c.plan, at, axes)
+    trips, same = loop_ends(c.plan, at, span)
     at_end = w.index >= trips - 1
     here = jnp.arange(LOOPS)
     loop = jnp.max(jnp.where(at_end, -1, here))  # the loop that goes on; those inside it start again
     this = here == loop
     flat = jnp.stack(jax.tree_util.tree_leaves(x))
     history, certified, moved = _record(w.history, flat, origin, loop, same)
-    leap = jnp.where(certified, jnp.sum(jnp.where(this, same - w.index, 0.0)), 0.0)
+    leap = jnp.where(certified & may_leap, jnp.sum(jnp.where(this, same - w.index, 0.0)), 0.0)
     # What grows moves on with the origin; what stays falls behind it.
     cycles = moved[FABRIC]
     lag = jnp.where(moved > cycles / 2, 0.0, leap * cycles)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-
-from kpu_jax.base.pytree import is_traced
 
 BLOCK_ELEMENTS = 64  # block-sparse storage: 8 x 8 blocks
 BLOCK_INDEX_BITS = 16  # one index per stored block
@@ -19,7 +18,7 @@ def element_bytes(op: Any) -> tuple[Any, Any, Any, Any]:
     Dense elements take bits / 8. With a density d < 1 only the stored 8 x 8 blocks and their 16-bit
     indices move: d (bits + 16/64) / 8 per element of the dense matrix, on average.
     """
-    xp = jnp if is_traced(op) else np
+    xp = jnp if isinstance(op.a_bits, jax.Array) or isinstance(op.density_a, jax.Array) else np
 
     def stored(bits: Any, density: Any) -> Any:
         sparse = density * (bits + BLOCK_INDEX_BITS / BLOCK_ELEMENTS) / 8

@@ -1,0 +1,143 @@
+"""One chip, one operation, one mapping -> one report. Pure: jit, vmap and grad go through."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from kpu_jax.hardware import derived
+from kpu_jax.mapping.legality import needs
+from kpu_jax.mapping.visits import Layout, lay_out
+from kpu_jax.model.bound import ENGINES, Bound, bound_cycles
+from kpu_jax.model.costs import costs_of, energy_pj, overfetch
+from kpu_jax.model.rates import Rates, rates_of
+from kpu_jax.model.report import Report
+from kpu_jax.model.timing import makespan
+from kpu_jax.model.traffic import LEVELS, OPERANDS, Traffic, count_traffic
+from kpu_jax.workload import Op
+
+Scalar = jax.Array
+
+
+def floats(tree: Any) -> Any:
+    """Every leaf as a jax array of the ambient float type."""
+    return jax.tree.map(lambda v: jnp.asarray(v, jnp.result_type(float)), tree)
+
+
+def rate_of(cfg: Any, op: Any) -> Scalar:
+    """Multiply-adds of a PE per cycle for this operation: set by the wider of A and B."""
+    return derived.macs_per_pe(cfg, jnp.maximum(jnp.maximum(op.a_bits, op.b_bits), 1.0))
+
+
+def screen(cfg: Any, op: Any, mapping: Any) -> tuple[Layout, Traffic, Rates, Bound]:
+    """Everything but the exact time: counts, traffic, rates and the lower bound."""
+    array, rate = cfg.compute.processor_array, rate_of(cfg, op)
+    layout = lay_out(op, mapping, array.rows, array.cols, rate)
+    traffic = count_traffic(op, mapping, layout, cfg.buses.burst_bytes)
+    rates = rates_of(cfg, op, mapping.dataflow)
+    return layout, traffic, rates, bound_cycles(op, mapping, layout, traffic, rates, array.rows, array.cols, rate)
+
+
+def evaluate(cfg: Any, op: Any, mapping: Any, *, exact: bool) -> Report:
+    """The report of one execution of `op` (its `count` is not applied).
+
+    Traffic: exact. Cycles: exact, or the lower bound with `exact=False`. Energy: exact given the
+    technology. Under an infeasible mapping cycles and energy are infinite and `status_code` says why.
+    """
+    cfg, op, mapping = floats(cfg), floats(op), floats(mapping)
+    layout, traffic, rates, bound = screen(cfg, op, mapping)
+    fits = needs(cfg, op, mapping, layout)
+    status, overflow = fits.status, fits.overflow
+    ok = status == 0
+    cycles = bound.cycles
+    if exact:
+        array = cfg.compute.processor_array
+        # An illegal mapping is timed as if it had one block, and its time discarded.
+        whole = {f"{level}_{a}": getattr(op, a) for level in ("l3", "l2") for a in "mnk"}
+        legal = mapping_where(ok, mapping, whole)
+        cycles = makespan(rates, op, legal, array.rows, array.cols, rate_of(cfg, op), cfg.buses.burst_bytes)
+    cycles = jnp.where(ok, cycles, jnp.inf)
+    bound_or_inf = jnp.where(ok, bound.cycles, jnp.inf)
+    hz = cfg.clocks.fabric_mhz * 1e6
+    seconds = cycles / hz
+    energy = energy_pj(costs_of(cfg), op, traffic, cycles, seconds)
+    total = sum(energy.values())
+    macs = jnp.where(op.kind < 2, op.batch * op.m * op.n * op.k, 0.0)
+    peak = derived.peak_macs_per_cycle(cfg, jnp.maximum(jnp.maximum(op.a_bits, op.b_bits), 1.0))
+    return Report(
+        cycles=cycles,
+        cycles_bound=bound_or_inf,
+        seconds=seconds,
+        energy_pj=total,
+        edp=total * 1e-12 * seconds,
+        power_w=jnp.where(ok, total * 1e-12 / jnp.where(ok, seconds, 1.0), jnp.inf),
+        utilization=jnp.where(ok, macs / (peak * jnp.where(ok, cycles, 1.0)), 0.0),
+        macs=macs,
+        reads=traffic.reads,
+        writes=traffic.writes,
+        overfetch=overfetch(traffic),
+        compulsory=traffic.compulsory,
+        energy=energy,
+        busy=dict(zip(ENGINES, bound.busy, strict=True)),
+        bound_by_code=bound.bound_by,
+        status_code=status,
+        overflow=overflow,
+    )
+
+
+def mapping_where(keep: Scalar, mapping: Any, other: dict[str, Scalar]) -> Any:
+    """`mapping` where `keep`, else with the fields of `other`."""
+    fields = {k: jnp.where(keep, getattr(mapping, k), v) for k, v in other.items()}
+    leaves, tree = jax.tree_util.tree_flatten(mapping)
+    names = list(type(mapping).__dataclass_fields__)
+    return jax.tree_util.tree_unflatten(tree, [fields.get(n, v) for n, v in zip(names, leaves, strict=True)])
+
+
+def evaluate_table(cfg: Any, ops: Op, mappings: Any, *, exact: bool) -> Report:
+    """The report of a table of operations run one after the other, each `count` times; leaves [op].
+
+    Totals at the top, `per_op` with the counts applied. EDP = (sum of energy) (sum of seconds).
+    """
+    cfg, ops = floats(cfg), floats(ops)
+    each = jax.vmap(lambda op, mapping: evaluate(cfg, op, mapping, exact=exact))(ops, floats(mappings))
+    count = ops.count
+
+    def times(v: Scalar) -> Scalar:
+        return jnp.where(count > 0, v * jnp.where(count > 0, count, 1.0), 0.0)
+
+    counted = {
+        name: jax.tree.map(times, getattr(each, name))
+        for name in ("cycles", "cycles_bound", "seconds", "energy_pj", "macs", "reads", "writes", "overfetch",
+                     "compulsory", "energy", "busy")
+    }  # fmt: skip
+    per_op = Report(
+        **counted,
+        edp=counted["energy_pj"] * 1e-12 * counted["seconds"],
+        power_w=each.power_w,
+        utilization=each.utilization,
+        bound_by_code=each.bound_by_code,
+        status_code=jnp.where(count > 0, each.status_code, 0.0),
+        overflow=each.overflow,
+    )
+    total = {name: jax.tree.map(jnp.sum, value) for name, value in counted.items()}
+    busy = jnp.stack([total["busy"][e] for e in ENGINES])
+    first_bad = jnp.argmax(per_op.status_code > 0)
+    ok = jnp.all(per_op.status_code == 0)
+    bits = jnp.maximum(ops.a_bits, ops.b_bits)
+    work = jnp.sum(times(jnp.where(ops.kind < 2, each.macs / derived.peak_macs_per_cycle(cfg, jnp.maximum(bits, 1.0)), 0.0)))
+    seconds = jnp.where(ok, total["seconds"], 1.0)
+    return Report(
+        **total,
+        edp=total["energy_pj"] * 1e-12 * total["seconds"],
+        power_w=jnp.where(ok, total["energy_pj"] * 1e-12 / seconds, jnp.inf),
+        utilization=jnp.where(ok, work / jnp.where(ok, total["cycles"], 1.0), 0.0),
+        bound_by_code=jnp.argmax(busy).astype(busy.dtype),
+        status_code=per_op.status_code[first_bad],
+        overflow=per_op.overflow[first_bad],
+        per_op=per_op,
+    )
+
+
+__all__ = ["LEVELS", "OPERANDS", "evaluate", "evaluate_table", "screen"]
