@@ -92,15 +92,11 @@ def needs(cfg: Any, op: Any, mapping: Any, layout: Layout) -> Needs:
     l2 = (m2 * k2 * ea + k2 * n2 * eb + m2 * n2 * c2 + n2 * bias) * (1 + mapping.double_l2)
 
     rate = derived.macs_per_pe(cfg, jnp.maximum(jnp.maximum(op.a_bits, op.b_bits), 1))
-    deep = jnp.minimum(array.rows * rate, k2)  # a stationary column's preload
+    # The T elements of each stream reside in L1; the stationary block only passes through on its way.
     streams = jnp.where(
         flow == 0,
-        jnp.maximum(k2 * jnp.maximum(ea, eb), jnp.minimum(array.rows, m2) * acc),
-        jnp.where(
-            flow == 1,
-            jnp.maximum(jnp.maximum(jnp.minimum(rate, k2) * m2 * ea, deep * eb), m2 * acc),
-            jnp.maximum(jnp.maximum(jnp.minimum(rate, k2) * n2 * eb, deep * ea), n2 * acc),
-        ),
+        k2 * jnp.maximum(ea, eb),
+        jnp.where(flow == 1, m2 * jnp.maximum(rate * ea, acc), n2 * jnp.maximum(rate * eb, acc)),
     )
     lanes = ceil_div(m2, array.cols)
     l1 = jnp.where(op.kind == 2, lanes * jnp.maximum(ea, ec), streams)
