@@ -2,8 +2,8 @@
 
 Proof sketch. Each engine class serves its operations one after the other, so it is busy for the sum of
 their holds, and a hold is never shorter than bytes / peak rate (rounding up only adds). Before an engine's
-first operation its operands must have come down the memories (`head`: the first blocks of A and B, in
-program order); after its last one the last block of C must still go up (`tail`). So the makespan is at
+first operation its operands must have come down the memories (the head: the first blocks of A and B, in
+program order); after its last one the last block of C must still go up (the tail). So the makespan is at
 least head + busy + tail, for every engine; the bound is the largest of these.
 """
 
@@ -26,6 +26,23 @@ Scalar = jax.Array
 ENGINES = ("host", "dma", "block_mover", "streamer", "fabric")
 
 
+class Work(NamedTuple):
+    """What each engine class must do, whatever its speed: bytes in all, and in the first and last moves."""
+
+    host: Scalar  # [byte]
+    dma: Scalar  # bursts [byte]
+    block_mover: Scalar
+    streamer: Scalar
+    fabric: Scalar  # held in all [fabric cycles]: exact
+    first_l3: tuple[Scalar, Scalar]  # bytes of the first blocks of A and B, per level
+    first_l2: tuple[Scalar, Scalar]
+    first_l1: tuple[Scalar, Scalar]
+    last_l3: Scalar  # bytes of the last blocks of C, at least
+    last_l2: Scalar
+    last_l1: Scalar
+    fill_drain: Scalar  # from the last pass's hold to its completion [fabric cycles]
+
+
 class Bound(NamedTuple):
     cycles: Scalar  # lower bound on the makespan [fabric cycles]
     busy: tuple[Scalar, ...]  # per engine class of `ENGINES`: the least time it is held [fabric cycles]
@@ -40,30 +57,61 @@ class Bound(NamedTuple):
         return code
 
 
-def bound_cycles(op: Any, mapping: Any, layout: Layout, traffic: Traffic, rates: Rates, rows: Any, cols: Any, rate: Any) -> Bound:
-    """Lower bound on the makespan of `op` under `mapping`. Differentiable in the rates (almost everywhere)."""
+def work_of(cfg: Any, op: Any, mapping: Any, layout: Layout, traffic: Traffic, rate: Any) -> Work:
+    """The work of `op` under `mapping`. Independent of clocks, buses, engine counts, bandwidths and latencies."""
     reads, writes = traffic.reads, traffic.writes
-    dma, mover, streamer = rates.dma, rates.block_mover, rates.streamer
-    _, _, ec, acc = element_bytes(op)
+    _, _, _, acc = element_bytes(op)
     stores = jnp.where(op.loc_c < 2, writes["dram"]["C"], 0.0)
     moved_c = reads["l3"]["C"] - stores + writes["l3"]["C"] - (reads["dram"]["C"] - writes["host"]["C"])
-    moved_up = sum(reads["l3"][x] for x in ("A", "B", "bias")) + moved_c
     drained = writes["l2"]["C"] - op.batch * (layout.C.l2_reads - op.m * op.n) * acc
     returned = writes["l1"]["C"] - reads["pe"]["C"]
-    streamed = sum(reads["l2"][x] for x in ("A", "B", "bias")) + returned + drained
-    busy = (
-        (sum(reads["host"][x] for x in "AB") + writes["host"]["C"]) / rates.host.limit,
-        dma.hold_at_least(sum(traffic.bursts.values())),
-        mover.hold_at_least(moved_up),
-        streamer.hold_at_least(streamed),
-        _fabric(op, mapping, layout, rates, cols, rate),
+    array, serial = cfg.compute.processor_array, cfg.compute.fold_overlap <= 0
+    tail = fill_drain(op, mapping.dataflow, array.rows, array.cols)
+    firsts = _firsts(op, layout, pass_sizes(op, mapping, array.rows, array.cols, rate))
+    return Work(
+        host=sum(reads["host"][x] for x in "AB") + writes["host"]["C"],
+        dma=sum(traffic.bursts.values()),
+        block_mover=sum(reads["l3"][x] for x in ("A", "B", "bias")) + moved_c,
+        streamer=sum(reads["l2"][x] for x in ("A", "B", "bias")) + returned + drained,
+        fabric=_fabric(op, mapping, layout, array.cols, rate, jnp.where(serial, tail, 0.0)),
+        **firsts,
+        **_lasts(op, layout, pass_sizes(op, mapping, array.rows, array.cols, rate)),
+        fill_drain=jnp.where(serial, 0.0, tail),
     )
-    head, tail = _head(op, layout, rates, rows, cols, rate, mapping), _tail(op, mapping, layout, rates, rows, cols, rate)
-    starts = (0.0, 0.0, head[0], head[1], head[2])
-    ends = (rates.host.latency, 0.0, tail[0], tail[1], tail[2])
-    total = jnp.zeros_like(busy[0])
-    for b, s, e in zip(busy, starts, ends, strict=True):
-        total = jnp.maximum(total, jnp.where(b > 0, s + b + e, 0.0))
+
+
+def bound_of(work: Work, rates: Rates) -> Bound:
+    """Lower bound on the makespan of `work` at these `rates`. Differentiable in the rates almost everywhere."""
+    dma, mover, streamer = rates.dma, rates.block_mover, rates.streamer
+    busy = (
+        work.host / rates.host.limit,
+        dma.hold_at_least(work.dma),
+        mover.hold_at_least(work.block_mover),
+        streamer.hold_at_least(work.streamer),
+        work.fabric,
+    )
+    holds = [dma.hold(size) for size in work.first_l3]
+    waits = [jnp.where(size > 0, dma.latency, 0.0) for size in work.first_l3]
+    in_l3 = (holds[0] + waits[0], holds[0] + holds[1] + waits[1])
+    in_l2 = [t + mover.hold(size) + mover.latency for t, size in zip(in_l3, work.first_l2, strict=True)]
+    in_l1 = [t + streamer.hold(size) + streamer.latency for t, size in zip(in_l2, work.first_l1, strict=True)]
+    has_b = work.first_l1[1] > 0
+    first_pass = jnp.maximum(in_l1[0], jnp.where(has_b, in_l1[1], 0.0))
+
+    store = dma.hold(work.last_l3) + jnp.where(work.last_l3 > 0, dma.latency, 0.0)
+    after_move = mover.latency + store
+    after_drain = streamer.latency + mover.hold(work.last_l2) + after_move
+    after_pass = work.fill_drain + streamer.hold(work.last_l1) + after_drain
+    paths = (
+        busy[0] + jnp.where(work.host > 0, rates.host.latency, 0.0),
+        busy[1],
+        in_l3[0] + busy[2] + after_move,
+        in_l2[0] + busy[3] + after_drain,
+        first_pass + busy[4] + after_pass,
+    )
+    total = paths[0]
+    for path in paths[1:]:
+        total = jnp.maximum(total, path)
     return Bound(total, busy)
 
 
@@ -75,65 +123,59 @@ def _blocks(axis: Axis, length: Any) -> Scalar:
     return total
 
 
-def _fabric(op: Any, mapping: Any, layout: Layout, rates: Rates, cols: Any, rate: Any) -> Scalar:
-    """Cycles for which the fabric (or the vector engine) is held: exact."""
+def fill_drain(op: Any, dataflow: Scalar, rows: Any, cols: Any) -> Scalar:
+    """Fabric cycles that a pass takes beyond its stream: rows + cols - 2, or 2 rows + cols - 2 with a preload."""
+    return jnp.where(op.kind < 2, rows * jnp.where(dataflow == 0, 1, 2) + cols - 2, 0.0)
+
+
+def _fabric(op: Any, mapping: Any, layout: Layout, cols: Any, rate: Any, serial: Scalar) -> Scalar:
+    """Cycles for which the fabric (or the vector engine) is held; `serial`: what each pass adds unoverlapped."""
     m, n, k = layout.m, layout.n, layout.k
     flow = mapping.dataflow
-    stream = jnp.where(
-        flow == 0,
-        m.passes * n.passes * _blocks(k, lambda size: ceil_div(size, rate)),
-        jnp.where(flow == 1, k.passes * n.passes * _blocks(m, lambda s: s), k.passes * m.passes * _blocks(n, lambda s: s)),
-    )
-    other = jnp.where(flow == 0, k.l2_blocks, jnp.where(flow == 1, m.l2_blocks, n.l2_blocks))
-    passes = jnp.where(flow == 0, m.passes * n.passes, jnp.where(flow == 1, k.passes * n.passes, k.passes * m.passes))
-    stream += jnp.where(rates.overlap > 0, 0.0, rates.fill_drain * passes * other)
+    os, ws = flow == 0, flow == 1
+    deep = _blocks(k, lambda size: ceil_div(size, rate))
+    tall, wide = _blocks(m, lambda size: size), _blocks(n, lambda size: size)
+    passes = jnp.where(os, m.passes, k.passes) * jnp.where(os | ws, n.passes, m.passes)
+    stream = passes * jnp.where(os, deep, jnp.where(ws, tall, wide))
+    blocks = jnp.where(os, k.l2_blocks, jnp.where(ws, m.l2_blocks, n.l2_blocks))
     vector = _blocks(m, lambda size: ceil_div(size, cols)) * op.vector_cost
-    return layout.batch_steps * jnp.where(op.kind < 2, stream, vector)
+    return layout.batch_steps * jnp.where(op.kind < 2, stream + serial * passes * blocks, vector)
 
 
-def _head(op: Any, layout: Layout, rates: Rates, rows: Any, cols: Any, rate: Any, mapping: Any) -> tuple[Scalar, Scalar, Scalar]:
-    """Earliest start of the first block move, stream and pass: the first A, then B, come down the levels."""
+def _firsts(op: Any, layout: Layout, extents: Any) -> dict[str, tuple[Scalar, Scalar]]:
+    """Bytes of the first blocks of A and B of one compute-tile group's first tile, at every level."""
     ea, eb, _, _ = element_bytes(op)
-    dma, mover, streamer = rates.dma, rates.block_mover, rates.streamer
 
     def first(axis: Axis) -> tuple[Scalar, Scalar]:
-        c = axis.body
-        size3 = jnp.where(c.count > 0, c.size, axis.last.size)
-        one = jnp.where(c.count > 0, jnp.where(c.l2_trips > 1, c.body_l2, c.last_l2), 0.0)
-        two = jnp.where(axis.last.l2_trips > 1, axis.last.body_l2, axis.last.last_l2)
-        return size3, jnp.where(c.count > 0, one, two)
+        body, last = axis.body, axis.last
+        many = body.count > 0
+        size2 = jnp.where(last.l2_trips > 1, last.body_l2, last.last_l2)
+        return (
+            jnp.where(many, body.size, last.size),
+            jnp.where(many, jnp.where(body.l2_trips > 1, body.body_l2, body.last_l2), size2),
+        )
 
     (m3, m2), (n3, n2), (k3, k2) = first(layout.m), first(layout.n), first(layout.k)
-    m1, n1, k1 = (
-        jnp.minimum(a, x) for a, x in zip((m2, n2, k2), pass_sizes(op, mapping, rows, cols, rate), strict=True)
-    )
-    conv_rows = block_rows(op, jnp.zeros_like(m3), m3 / jnp.maximum(op.out_w, 1))
-    conv_a = conv_rows * op.in_w * k3 / (op.kernel_h * op.kernel_w)
+    m1, n1, k1 = (jnp.minimum(size, extent) for size, extent in zip((m2, n2, k2), extents, strict=True))
+    rows = block_rows(op, jnp.zeros_like(m3), m3 / jnp.maximum(op.out_w, 1))
+    conv_a = rows * op.in_w * k3 / (op.kernel_h * op.kernel_w)
     a3 = jnp.where(op.kind == 1, conv_a, m3 * k3) * ea
-
-    def load(size: Scalar, location: Scalar) -> tuple[Scalar, Scalar]:
-        return jnp.where((location < 2) & (size > 0), dma.hold(size), 0.0), jnp.where((location < 2) & (size > 0), dma.latency, 0.0)
-
-    (hold_a, wait_a), (hold_b, wait_b) = load(a3, op.loc_a), load(k3 * n3 * eb, op.loc_b)
-    in_l2_a = hold_a + wait_a + mover.hold(m2 * k2 * ea) + mover.latency
-    has_b = eb > 0
-    in_l2_b = hold_a + hold_b + wait_b + mover.hold(k2 * n2 * eb) + mover.latency
-    in_l1_a = in_l2_a + streamer.hold(m1 * k1 * ea) + streamer.latency
-    in_l1_b = in_l2_b + streamer.hold(k1 * n1 * eb) + streamer.latency
-    return hold_a + wait_a, in_l2_a, jnp.maximum(in_l1_a, jnp.where(has_b, in_l1_b, 0.0))
+    return {
+        "first_l3": (jnp.where(op.loc_a < 2, a3, 0.0), jnp.where(op.loc_b < 2, k3 * n3 * eb, 0.0)),
+        "first_l2": (m2 * k2 * ea, k2 * n2 * eb),
+        "first_l1": (m1 * k1 * ea, k1 * n1 * eb),
+    }
 
 
-def _tail(op: Any, mapping: Any, layout: Layout, rates: Rates, rows: Any, cols: Any, rate: Any) -> tuple[Scalar, Scalar, Scalar]:
-    """Least time from the end of the last write-back, drain and pass to the end of the schedule."""
+def _lasts(op: Any, layout: Layout, extents: Any) -> dict[str, Scalar]:
+    """Bytes of the last blocks of C of one compute tile, at least, at every level."""
     _, _, ec, acc = element_bytes(op)
     least = jnp.minimum(ec, acc)
-    size3 = layout.m.last.size * layout.n.last.size * ec
-    m2, n2 = layout.m.last.last_l2, layout.n.last.last_l2
-    pm, pn, _ = pass_sizes(op, mapping, rows, cols, rate)
-    m1 = m2 - (layout.m.last.last_passes - 1) * pm
-    n1 = n2 - (layout.n.last.last_passes - 1) * pn
-    store = jnp.where(op.loc_c < 2, rates.dma.hold(size3) + rates.dma.latency, 0.0)
-    after_move = rates.block_mover.latency + store
-    after_drain = rates.streamer.latency + rates.block_mover.hold(m2 * n2 * least) + after_move
-    completion = jnp.where(rates.overlap > 0, rates.fill_drain, 0.0)
-    return after_move, after_drain, completion + rates.streamer.hold(m1 * n1 * least) + after_drain
+    m, n = layout.m.last, layout.n.last
+    m1 = m.last_l2 - (m.last_passes - 1) * extents[0]
+    n1 = n.last_l2 - (n.last_passes - 1) * extents[1]
+    return {
+        "last_l3": jnp.where(op.loc_c < 2, m.size * n.size * ec, 0.0),
+        "last_l2": m.last_l2 * n.last_l2 * least,
+        "last_l1": m1 * n1 * least,
+    }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,12 +10,12 @@ import jax.numpy as jnp
 from kpu_jax.hardware import derived
 from kpu_jax.mapping.legality import needs
 from kpu_jax.mapping.visits import Layout, lay_out
-from kpu_jax.model.bound import ENGINES, Bound, bound_cycles
+from kpu_jax.model.bound import ENGINES, Bound, Work, bound_of, fill_drain, work_of
 from kpu_jax.model.costs import costs_of, energy_pj, overfetch
 from kpu_jax.model.rates import Rates, rates_of
 from kpu_jax.model.report import Report
 from kpu_jax.model.timing import makespan
-from kpu_jax.model.traffic import LEVELS, OPERANDS, Traffic, count_traffic
+from kpu_jax.model.traffic import Traffic, count_traffic
 from kpu_jax.workload import Op
 
 Scalar = jax.Array
@@ -31,13 +31,24 @@ def rate_of(cfg: Any, op: Any) -> Scalar:
     return derived.macs_per_pe(cfg, jnp.maximum(jnp.maximum(op.a_bits, op.b_bits), 1.0))
 
 
-def screen(cfg: Any, op: Any, mapping: Any) -> tuple[Layout, Traffic, Rates, Bound]:
-    """Everything but the exact time: counts, traffic, rates and the lower bound."""
+class Screening(NamedTuple):
+    """Everything about one operation on one chip but the exact time."""
+
+    layout: Layout
+    traffic: Traffic
+    work: Work
+    rates: Rates
+    bound: Bound
+
+
+def screen(cfg: Any, op: Any, mapping: Any) -> Screening:
+    """Counts, traffic, rates and the lower bound of `op` under `mapping` on `cfg`."""
     array, rate = cfg.compute.processor_array, rate_of(cfg, op)
     layout = lay_out(op, mapping, array.rows, array.cols, rate)
     traffic = count_traffic(op, mapping, layout, cfg.buses.burst_bytes)
-    rates = rates_of(cfg, op, mapping.dataflow)
-    return layout, traffic, rates, bound_cycles(op, mapping, layout, traffic, rates, array.rows, array.cols, rate)
+    work = work_of(cfg, op, mapping, layout, traffic, rate)
+    rates = rates_of(cfg, op, fill_drain(op, mapping.dataflow, array.rows, array.cols))
+    return Screening(layout, traffic, work, rates, bound_of(work, rates))
 
 
 def evaluate(cfg: Any, op: Any, mapping: Any, *, exact: bool) -> Report:
@@ -47,7 +58,7 @@ def evaluate(cfg: Any, op: Any, mapping: Any, *, exact: bool) -> Report:
     technology. Under an infeasible mapping cycles and energy are infinite and `status_code` says why.
     """
     cfg, op, mapping = floats(cfg), floats(op), floats(mapping)
-    layout, traffic, rates, bound = screen(cfg, op, mapping)
+    layout, traffic, _, rates, bound = screen(cfg, op, mapping)
     fits = needs(cfg, op, mapping, layout)
     status, overflow = fits.status, fits.overflow
     ok = status == 0
@@ -139,5 +150,3 @@ def evaluate_table(cfg: Any, ops: Op, mappings: Any, *, exact: bool) -> Report:
         per_op=per_op,
     )
 
-
-__all__ = ["LEVELS", "OPERANDS", "evaluate", "evaluate_table", "screen"]

@@ -49,8 +49,11 @@ class Rates(NamedTuple):
     fill_drain: Scalar  # fabric cycles between the last operand of a pass and its completion
 
 
-def rates_of(cfg: Any, op: Any, dataflow: Scalar) -> Rates:
-    """The rates of chip `cfg` for `op`. Exact; differentiable in clocks, bandwidths, buses and latencies."""
+def rates_of(cfg: Any, op: Any, fill_drain: Scalar) -> Rates:
+    """The rates of chip `cfg` for `op`, whose passes fill and drain in `fill_drain` cycles.
+
+    Exact; differentiable in clocks, bandwidths, buses and latencies.
+    """
     hz = cfg.clocks.fabric_mhz * 1e6
     ns = hz * 1e-9
     move, buses, clocks, latency = cfg.data_movement, cfg.buses, cfg.clocks, cfg.latency
@@ -61,7 +64,6 @@ def rates_of(cfg: Any, op: Any, dataflow: Scalar) -> Rates:
     def gang(engines: Scalar, bus: Scalar, mhz: Scalar, limit: Scalar, delay_ns: Scalar) -> Gang:
         return Gang(engines, bus, clocks.fabric_mhz / mhz, limit, delay_ns * ns)
 
-    rows, cols = cfg.compute.processor_array.rows, cfg.compute.processor_array.cols
     costs = (0.0, *(getattr(cfg.vector, f"cycles_{f}") for f in ("relu", "gelu", "sigmoid", "tanh", "silu", "leaky_relu")))
     return Rates(
         host=Gang(one, unlimited, one * 0, host, latency.host_ns * ns),
@@ -73,5 +75,5 @@ def rates_of(cfg: Any, op: Any, dataflow: Scalar) -> Rates:
         bias=jnp.where(op.has_bias > 0, cfg.vector.cycles_add, 0.0),
         activation=sum(jnp.where(op.activation == code, cost, 0.0) for code, cost in enumerate(costs)),
         overlap=cfg.compute.fold_overlap,
-        fill_drain=jnp.where(op.kind < 2, rows * jnp.where(dataflow == 0, 1, 2) + cols - 2, 0.0),
+        fill_drain=fill_drain,
     )

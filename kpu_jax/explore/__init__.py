@@ -1,0 +1,1 @@
+"""Search: the best mapping of an operation, the best chips of a space."""

@@ -1,0 +1,139 @@
+"""The inner loop of a sweep: geometries x speeds x operations x strategies, evaluated and reduced on the device.
+
+What a mapping makes the engines do depends on the chip's geometry only (arrays, tiles, capacities), how long
+that takes on its speed (clocks, buses, engine counts, bandwidths, latencies). So a geometry's work is laid
+out once and timed at every speed. Three jitted stages with their results in memory between them: fused into
+one, XLA would lay the work out again for every speed.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from kpu_jax.base.pytree import replace_path
+from kpu_jax.mapping.legality import needs
+from kpu_jax.mapping.proposals import propose
+from kpu_jax.mapping.visits import lay_out
+from kpu_jax.model.bound import Work, bound_of, work_of
+from kpu_jax.model.costs import costs_of, energy_pj, total_area_mm2
+from kpu_jax.model.evaluate import rate_of
+from kpu_jax.model.rates import rates_of
+from kpu_jax.model.traffic import count_traffic
+
+Scalar = jax.Array
+Values = dict[str, Scalar]  # dotted path -> values
+OBJECTIVES = ("latency", "energy", "edp")
+
+
+class Totals(NamedTuple):
+    """Per chip [geometry, speed], summed over the workload; by the lower bound on every operation's time."""
+
+    seconds: Scalar  # of the mappings chosen for the objective [s]
+    energy_pj: Scalar  # of the same mappings [pJ]
+    least_seconds: Scalar  # of the fastest mapping of each operation: nothing in the set is faster
+    least_energy_pj: Scalar
+    area_mm2: Scalar
+
+
+class Laid(NamedTuple):
+    """A geometry's work [geometry, op, strategy]."""
+
+    work: Work
+    dynamic_pj: Scalar  # energy that does not depend on time [pJ]; infinite where the mapping does not fit
+
+
+def _lay(chip: Any, op: Any, strategy: Scalar) -> Laid:
+    mapping = propose(chip, op, strategy)
+    rate = rate_of(chip, op)
+    array = chip.compute.processor_array
+    layout = lay_out(op, mapping, array.rows, array.cols, rate)
+    traffic = count_traffic(op, mapping, layout, chip.buses.burst_bytes)
+    zero = jnp.zeros_like(op.m)
+    energy = sum(energy_pj(costs_of(chip), op, traffic, zero, zero).values())
+    fits = needs(chip, op, mapping, layout).status == 0
+    return Laid(work_of(chip, op, mapping, layout, traffic, rate), jnp.where(fits, energy, jnp.inf))
+
+
+def _with(chip: Any, values: Values) -> Any:
+    for path, value in values.items():
+        chip = replace_path(chip, path, value)
+    return chip
+
+
+@jax.jit
+def lay_block(base: Any, geometry: Values, ops: Any, strategies: Scalar) -> Laid:
+    """Lay out every operation [op] under every strategy on every geometry."""
+
+    def one(values: Values) -> Laid:
+        chip = _with(base, values)
+        return jax.vmap(lambda op: jax.vmap(lambda s: _lay(chip, op, s))(strategies))(ops)
+
+    return jax.vmap(one)(geometry)
+
+
+@jax.jit
+def time_block(base: Any, geometry: Values, speed: Values, ops: Any, work: Work) -> Scalar:
+    """Lower bound on the cycles of laid-out work [geometry, speed, op, strategy]."""
+
+    def price(chip: Any, op: Any, w: Work) -> Scalar:
+        return bound_of(w, rates_of(chip, op, w.fill_drain)).cycles
+
+    def one(values: Values, laid: Work) -> Scalar:
+        chip = _with(base, values)
+
+        def at_speed(speeds: Values) -> Scalar:
+            fast = _with(chip, speeds)
+            return jax.vmap(lambda op, row: jax.vmap(lambda w: price(fast, op, w))(row))(ops, laid)
+
+        return jax.vmap(at_speed)(speed)
+
+    return jax.vmap(one)(geometry, work)
+
+
+@partial(jax.jit, static_argnames="objective")
+def reduce_block(
+    base: Any, geometry: Values, speed: Values, count: Scalar, dynamic_pj: Scalar, cycles: Scalar, *, objective: str
+) -> Totals:
+    """The best strategy of each operation, summed over the workload (`count` times each).
+
+    latency, energy: the least of each operation. edp: each operation minimises E_l D + D_l E, with the
+    workload's least D and E as weights.
+    """
+
+    def at_speed(chip: Any, dynamic: Scalar, time: Scalar) -> Totals:
+        hz = chip.clocks.fabric_mhz * 1e6
+        costs = costs_of(chip)
+        per_cycle = costs.leakage_w * (1e12 / hz) + costs.clock_pj
+        time = jnp.where(jnp.isfinite(dynamic), time, jnp.inf)
+        energy = dynamic + per_cycle * time
+
+        def total(v: Scalar) -> Scalar:
+            return jnp.sum(jnp.where(count > 0, v * count, 0.0))
+
+        least_time, least_energy = total(jnp.min(time, axis=-1)), total(jnp.min(energy, axis=-1))
+        weigh_time, weigh_energy = {
+            "latency": (0.0, 1.0),
+            "energy": (1.0, 0.0),
+            "edp": (least_time, least_energy),
+        }[objective]
+        cost = jnp.where(jnp.isfinite(time), energy * weigh_time + time * weigh_energy, jnp.inf)
+        chosen = cost <= jnp.min(cost, axis=-1, keepdims=True)
+        pick = lambda v: total(jnp.min(jnp.where(chosen, v, jnp.inf), axis=-1))  # noqa: E731
+        return Totals(pick(time) / hz, pick(energy), least_time / hz, least_energy, total_area_mm2(chip))
+
+    def one(values: Values, dynamic: Scalar, times: Scalar) -> Totals:
+        chip = _with(base, values)
+        return jax.vmap(lambda speeds, time: at_speed(_with(chip, speeds), dynamic, time))(speed, times)
+
+    return jax.vmap(one)(geometry, dynamic_pj, cycles)
+
+
+def evaluate_block(base: Any, geometry: Values, speed: Values, ops: Any, strategies: Scalar, objective: str) -> Totals:
+    """Totals [geometry, speed] of a block of chips; `geometry`, `speed`: {dotted path: values}."""
+    laid = lay_block(base, geometry, ops, strategies)
+    cycles = time_block(base, geometry, speed, ops, laid.work)
+    return reduce_block(base, geometry, speed, ops.count, laid.dynamic_pj, cycles, objective=objective)

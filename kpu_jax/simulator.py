@@ -1,0 +1,135 @@
+"""`simulate` and the `Simulator` facade: host values in, a report of NumPy float64 out."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from kpu_jax.base.errors import KPUError, check_choice, check_number
+from kpu_jax.base.pytree import is_traced
+from kpu_jax.explore.mapping_search import best_mapping
+from kpu_jax.hardware import KPUConfig, preset
+from kpu_jax.mapping import Mapping
+from kpu_jax.model.evaluate import evaluate, evaluate_table
+from kpu_jax.model.report import Report, to_host
+from kpu_jax.workload import Op, Workload
+
+TIMINGS = ("exact", "bound")
+GIB, MIB = 1 << 30, 1 << 20
+
+
+@partial(jax.jit, static_argnames="exact")
+def _one(cfg: Any, op: Any, mapping: Any, exact: bool) -> Report:
+    return evaluate(cfg, op, mapping, exact=exact)
+
+
+@partial(jax.jit, static_argnames="exact")
+def _many(cfg: Any, ops: Any, mappings: Any, exact: bool) -> Report:
+    return evaluate_table(cfg, ops, mappings, exact=exact)
+
+
+def simulate(cfg: KPUConfig, workload: Op | Workload, mapping: Mapping | None = None, *, timing: str = "exact") -> Report:
+    """Run `workload` (an operation or a network) on chip `cfg` and report cycles, energy and traffic.
+
+    `mapping`: for an operation one `Mapping`; for a `Workload` a stacked one with leaves [row] (or one for all
+    rows). None takes `best_mapping`. `timing`: "exact" cycles, or the lower "bound" (cheap, differentiable in
+    reverse mode at any size). A `Workload`'s operations run one after the other.
+
+    With concrete values it computes in float64 and returns NumPy leaves; inside jit, vmap or grad it is pure
+    and takes the ambient precision (pass a mapping then). An infeasible mapping gives infinite cycles and a
+    `status` (`report.check()` raises). Raises `KPUError` for arguments of the wrong kind.
+    """
+    exact = check_choice("timing", timing, TIMINGS) == "exact"
+    if not isinstance(cfg, KPUConfig):
+        raise KPUError(f"cfg must be a KPUConfig (kpu.presets.edge_ai(), kpu.load_config(path)), got {type(cfg).__name__}")
+    if not isinstance(workload, (Op, Workload)):
+        raise KPUError(f"workload must be a Gemm, Conv, VectorOp or Workload, got {type(workload).__name__}")
+    if mapping is not None and not isinstance(mapping, Mapping):
+        raise KPUError(f"mapping must be a Mapping or None, got {type(mapping).__name__}")
+    traced = is_traced(cfg, workload, mapping)
+    if mapping is None:
+        if traced:
+            raise KPUError("simulate under jit, vmap or grad needs a mapping: find it outside with best_mapping")
+        mapping = best_mapping(cfg, workload)
+    if isinstance(workload, Workload):
+        rows = workload.rows
+        mapping = jax.tree.map(lambda v: _rows(v, rows), mapping)
+        arguments = (cfg, workload.ops, mapping)
+        pure, jitted = evaluate_table, _many
+    else:
+        arguments = (cfg, workload.plain(), mapping)
+        pure, jitted = evaluate, _one
+    if traced:
+        return pure(*arguments, exact=exact)
+    if not isinstance(workload, Workload) and any(np.ndim(leaf) for leaf in jax.tree.leaves(arguments)):
+        raise KPUError("simulate takes one chip, operation and mapping; use jax.vmap(kpu.simulate) over stacked ones")
+    with jax.enable_x64(True):
+        return to_host(jitted(*canonical(arguments), exact))
+
+
+def canonical(tree: Any) -> Any:
+    """Leaves as NumPy float64, so that no caller's number type traces anew."""
+    return jax.tree.map(lambda v: np.asarray(v, np.float64), tree)
+
+
+def _rows(leaf: Any, rows: int) -> Any:
+    shape = np.shape(leaf)
+    if shape == ():
+        return leaf * np.ones(rows)
+    if shape[0] != rows:
+        raise KPUError(f"mapping: the workload has {rows} rows, the mapping {shape[0]}: give one mapping per row")
+    return leaf
+
+
+class Simulator:
+    """A simulated KPU. `Simulator()` is edge_ai with 1 GiB of main memory and 1 MiB of scratchpad.
+
+    Main memory is all external memory, scratchpad all of L3 [byte]; a given size overrides the chip's total.
+    With `config` and None, the sizes are the chip's own.
+    """
+
+    def __init__(
+        self, main_memory_size: int | None = None, scratchpad_size: int | None = None, *, config: KPUConfig | None = None
+    ) -> None:
+        if config is None:
+            config = preset("edge_ai")
+            main_memory_size = GIB if main_memory_size is None else main_memory_size
+            scratchpad_size = MIB if scratchpad_size is None else scratchpad_size
+        changes: dict[str, float] = {}
+        if main_memory_size is not None:
+            size = check_number("main_memory_size", main_memory_size, "byte", low=1, integer=True)
+            changes["external_memory.bank_capacity_mb"] = size / MIB / float(config.external_memory.bank_count)
+        if scratchpad_size is not None:
+            size = check_number("scratchpad_size", scratchpad_size, "byte", low=1, integer=True)
+            changes["on_chip_memory.l3.tile_capacity_kb"] = size / 1024 / float(config.on_chip_memory.l3.tile_count)
+        self.config = config.replace(changes) if changes else config
+        self.report: Report | None = None
+
+    def __enter__(self) -> Simulator:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    @property
+    def main_memory_size(self) -> int:
+        """All external memory [byte]."""
+        m = self.config.external_memory
+        return round(float(m.bank_count * m.bank_capacity_mb) * MIB)
+
+    @property
+    def scratchpad_size(self) -> int:
+        """All of L3 [byte]."""
+        m = self.config.on_chip_memory.l3
+        return round(float(m.tile_count * m.tile_capacity_kb) * 1024)
+
+    def run(self, workload: Op | Workload, mapping: Mapping | None = None, *, timing: str = "exact") -> Report:
+        """Simulate `workload` on this chip (see `simulate`) and keep the report as `self.report`."""
+        self.report = simulate(self.config, workload, mapping, timing=timing)
+        return self.report
+
+
+KPUSimulator = Simulator
