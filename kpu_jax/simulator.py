@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
+from kpu_jax.base.compilation import ONCE, jit_for
 from kpu_jax.base.errors import KPUError, check_choice, check_number
 from kpu_jax.base.pytree import is_traced
 from kpu_jax.explore.mapping_search import best_mapping
 from kpu_jax.hardware import KPUConfig, preset
 from kpu_jax.mapping import Mapping
+from kpu_jax.model.batch import exact_cycles_of
 from kpu_jax.model.evaluate import evaluate, evaluate_table
 from kpu_jax.model.report import Report, to_host
 from kpu_jax.workload import Op, Workload
@@ -21,14 +22,32 @@ TIMINGS = ("exact", "bound")
 GIB, MIB = 1 << 30, 1 << 20
 
 
-@partial(jax.jit, static_argnames="exact")
-def _one(cfg: Any, op: Any, mapping: Any, exact: bool) -> Report:
-    return evaluate(cfg, op, mapping, exact=exact)
+@jit_for(ONCE)
+def _one(cfg: Any, op: Any, mapping: Any, cycles: Any) -> Report:
+    return evaluate(cfg, op, mapping, exact=False, cycles=cycles)
 
 
-@partial(jax.jit, static_argnames="exact")
-def _many(cfg: Any, ops: Any, mappings: Any, exact: bool) -> Report:
-    return evaluate_table(cfg, ops, mappings, exact=exact)
+@jit_for(ONCE)
+def _many(cfg: Any, ops: Any, mappings: Any, cycles: Any) -> Report:
+    return evaluate_table(cfg, ops, mappings, exact=False, cycles=cycles)
+
+
+def _report(cfg: Any, ops: Any, mappings: Any, exact: bool) -> Report:
+    """The report of concrete arguments, a table of operations if their leaves have an axis, in float64."""
+    single = np.ndim(ops.m) == 0
+    run = _one if single else _many
+    cycles = np.full(np.shape(ops.m), np.nan)
+    with jax.enable_x64(True):
+        report = run(cfg, ops, mappings, cycles)
+        if exact:
+            codes = np.atleast_1d(np.asarray(report.status_code if single else report.per_op.status_code))
+            fits = np.flatnonzero(codes == 0)
+            lanes = jax.tree.map(lambda v: np.atleast_1d(v)[fits], (ops, mappings))
+            chips = jax.tree.map(lambda v: np.full(len(fits), v), cfg)
+            times = np.full(len(codes), np.nan)
+            times[fits] = exact_cycles_of(chips, *lanes)
+            report = run(cfg, ops, mappings, times[0] if single else times)
+        return to_host(report)
 
 
 def simulate(cfg: KPUConfig, workload: Op | Workload, mapping: Mapping | None = None, *, timing: str = "exact") -> Report:
@@ -58,16 +77,15 @@ def simulate(cfg: KPUConfig, workload: Op | Workload, mapping: Mapping | None = 
         rows = workload.rows
         mapping = jax.tree.map(lambda v: _rows(v, rows), mapping)
         arguments = (cfg, workload.ops, mapping)
-        pure, jitted = evaluate_table, _many
+        pure = evaluate_table
     else:
         arguments = (cfg, workload.plain(), mapping)
-        pure, jitted = evaluate, _one
+        pure = evaluate
     if traced:
         return pure(*arguments, exact=exact)
     if not isinstance(workload, Workload) and any(np.ndim(leaf) for leaf in jax.tree.leaves(arguments)):
         raise KPUError("simulate takes one chip, operation and mapping; use jax.vmap(kpu.simulate) over stacked ones")
-    with jax.enable_x64(True):
-        return to_host(jitted(*canonical(arguments), exact))
+    return _report(*canonical(arguments), exact)
 
 
 def canonical(tree: Any) -> Any:

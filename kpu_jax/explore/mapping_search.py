@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kpu_jax.base.compilation import BATCH, jit_for
 from kpu_jax.base.errors import InfeasibleError, KPUError, check_choice, nearest
 from kpu_jax.base.pytree import is_traced
 from kpu_jax.hardware import KPUConfig
 from kpu_jax.mapping import Mapping
 from kpu_jax.mapping.legality import explain
 from kpu_jax.mapping.proposals import STRATEGIES, propose
-from kpu_jax.model.evaluate import evaluate, floats
+from kpu_jax.model.batch import exact_cycles_of
+from kpu_jax.model.evaluate import evaluate
 
 from kpu_jax.workload import Op, Workload
 
 OBJECTIVES = ("latency", "energy", "edp")
-FINALISTS = 12  # mappings per operation that are timed exactly
+FINALISTS = 16  # mappings per operation that are timed exactly
 ROUNDS = 3  # of weighing energy against time over a whole workload
 
 Scalar = jax.Array
@@ -42,18 +43,52 @@ def best_mapping(
     table = workload.ops if isinstance(workload, Workload) else jax.tree.map(lambda v: np.asarray(v)[None], workload.plain())
     keep = _allowed(fixed)
     pinned = {k: v for k, v in _pins(fixed).items() if k != "dataflow"}
-    with jax.enable_x64(True):
-        finalists, seconds, energy, status, overflow = to_host_all(_finalists(floats(cfg), floats(table), STRATEGIES[keep], pinned, objective))
-    _check_feasible(workload, seconds, status, overflow)
-    choice = choose(seconds, energy, np.asarray(table.count), objective)
+    chips = jax.tree.map(lambda v: np.asarray(v, np.float64)[None], cfg)
+    found = search(chips, table, STRATEGIES[keep], objective, pinned=pinned)
+    _check_feasible(workload, found)
+    choice = choose(found.seconds[0], found.energy_pj[0], np.asarray(table.count), objective)
     rows = np.arange(len(choice))
-    chosen = jax.tree.map(lambda v: v[rows, choice], finalists)
+    chosen = jax.tree.map(lambda v: v[0, rows, choice], found.mappings)
     return chosen if isinstance(workload, Workload) else jax.tree.map(lambda v: v[0], chosen)
 
 
-def to_host_all(tree: Any) -> Any:
-    """NumPy float64 leaves, arrays kept."""
-    return jax.tree.map(lambda v: np.asarray(v, np.float64), tree)
+class Found(NamedTuple):
+    """The finalists of every operation on every chip, [chip, op, finalist]; NumPy float64."""
+
+    mappings: Mapping
+    seconds: np.ndarray  # exact; infinite where the mapping does not fit
+    energy_pj: np.ndarray
+    status: np.ndarray
+    overflow: np.ndarray
+
+
+def search(
+    chips: KPUConfig,
+    ops: Op,
+    strategies: np.ndarray,
+    objective: str,
+    *,
+    finalists: int = FINALISTS,
+    pinned: dict[str, float] | None = None,
+) -> Found:
+    """Screen `strategies` for a table of operations on chips (leaves [chip]); time the finalists exactly."""
+    chips, ops = jax.tree.map(lambda v: np.asarray(v, np.float64), (chips, ops))
+    pins = {name: np.float64(value) for name, value in (pinned or {}).items()}
+    each = min(max(finalists // 2, 1), len(strategies))
+    with jax.enable_x64(True):
+        screened = _screen(chips, ops, strategies, pins, objective=objective, each=each)
+        mappings, status, overflow = jax.tree.map(np.asarray, screened)
+        fits = np.flatnonzero(status.ravel() == 0)
+        chip, op, _ = np.unravel_index(fits, status.shape)
+        lanes = (
+            jax.tree.map(lambda v: v[chip], chips),
+            jax.tree.map(lambda v: v[op], ops),
+            jax.tree.map(lambda v: v.reshape(-1)[fits], mappings),
+        )
+        cycles = np.full(status.size, np.nan)
+        cycles[fits] = exact_cycles_of(*lanes)
+        seconds, energy = jax.tree.map(np.asarray, _price(chips, ops, mappings, cycles.reshape(status.shape)))
+    return Found(mappings, seconds, energy, status, overflow)
 
 
 def choose(seconds: np.ndarray, energy: np.ndarray, count: np.ndarray, objective: str) -> np.ndarray:
@@ -74,28 +109,42 @@ def choose(seconds: np.ndarray, energy: np.ndarray, count: np.ndarray, objective
     return kept
 
 
-@partial(jax.jit, static_argnames="objective")
-def _finalists(cfg: Any, ops: Any, strategies: Scalar, pinned: dict[str, Scalar], objective: str) -> Any:
-    """(mappings, exact seconds, energy, status, overflow) of each operation's `FINALISTS` best by the bound."""
+@jit_for(BATCH, static_argnames=("objective", "each"))
+def _screen(chips: Any, ops: Any, strategies: Scalar, pinned: dict[str, Scalar], *, objective: str, each: int) -> Any:
+    """(mappings, status, overflow) [chip, op, finalist]: `each` best by the bound with L3 double-, and single-buffered."""
+    salt = jnp.asarray(np.random.default_rng(0).random(len(Mapping.__dataclass_fields__)))
 
-    def one(op: Any) -> Any:
+    def one(cfg: Any, op: Any) -> Any:
         def mapping_of(strategy: Scalar) -> Mapping:
             return _pin(propose(cfg, op, strategy), pinned)
 
-        screened = jax.vmap(lambda s: evaluate(cfg, op, mapping_of(s), exact=False))(strategies)
+        mappings = jax.vmap(mapping_of)(strategies)
+        screened = jax.vmap(lambda m: evaluate(cfg, op, m, exact=False))(mappings)
         cost = {"latency": screened.seconds, "energy": screened.energy_pj, "edp": screened.edp}[objective]
-        _, best = jax.lax.top_k(-jnp.where(screened.status_code == 0, cost, jnp.inf), min(FINALISTS, len(strategies)))
-        mappings = jax.vmap(mapping_of)(strategies[best])
-        return mappings, screened.status_code[best], screened.overflow[best]
+        # Strategies often coincide: only the first of equal mappings stays.
+        key = sum(leaf * s for leaf, s in zip(jax.tree.leaves(mappings), salt, strict=True))
+        order = jnp.argsort(key)
+        again = jnp.concatenate([jnp.zeros(1, bool), key[order][1:] == key[order][:-1]])
+        cost = jnp.where(jnp.zeros_like(again).at[order].set(again), jnp.inf, cost)
+        double = mappings.double_l3 > 0
+        _, best = jax.lax.top_k(-jnp.where(double, cost, jnp.inf), each)
+        _, rest = jax.lax.top_k(-jnp.where(double, jnp.inf, cost), each)
+        best = jnp.concatenate([best, rest])
+        return jax.tree.map(lambda v: v[best], mappings), screened.status_code[best], screened.overflow[best]
 
-    mappings, status, overflow = jax.vmap(one)(ops)
+    return jax.vmap(lambda cfg: jax.vmap(lambda op: one(cfg, op))(ops))(chips)
 
-    def timed(op: Any, row: Mapping) -> Any:
-        r = jax.vmap(lambda m: evaluate(cfg, op, m, exact=True))(row)
+
+@jit_for(BATCH)
+def _price(chips: Any, ops: Any, mappings: Any, cycles: Scalar) -> tuple[Scalar, Scalar]:
+    """(seconds, energy) [chip, op, finalist] at known cycles."""
+
+    def one(cfg: Any, op: Any, mapping: Any, known: Scalar) -> tuple[Scalar, Scalar]:
+        r = evaluate(cfg, op, mapping, exact=False, cycles=known)
         return r.seconds, r.energy_pj
 
-    seconds, energy = jax.vmap(timed)(ops, mappings)
-    return mappings, seconds, energy, status, overflow
+    each = jax.vmap(one, (None, None, 0, 0))
+    return jax.vmap(jax.vmap(each, (None, 0, 0, 0)), (0, None, 0, 0))(chips, ops, mappings, cycles)
 
 
 def _pin(mapping: Mapping, pinned: dict[str, Scalar]) -> Mapping:
@@ -135,9 +184,10 @@ def _allowed(fixed: dict[str, Any] | None) -> np.ndarray:
     return np.ones(len(STRATEGIES), bool) if flow is None else STRATEGIES[:, 0] == flow
 
 
-def _check_feasible(workload: Op | Workload, seconds: np.ndarray, status: np.ndarray, overflow: np.ndarray) -> None:
-    for row in range(len(seconds)):
-        if not np.isfinite(seconds[row]).any():
+def _check_feasible(workload: Op | Workload, found: Found) -> None:
+    status, overflow = found.status[0], found.overflow[0]
+    for row in range(len(status)):
+        if not np.isfinite(found.seconds[0, row]).any():
             name = workload.names[row] if isinstance(workload, Workload) else repr(workload)
             raise InfeasibleError(
                 f"{name}: no mapping of the stated set fits this chip; the nearest: {explain(status[row][0], overflow[row][0])}"

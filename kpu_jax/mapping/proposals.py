@@ -46,6 +46,7 @@ def _table() -> np.ndarray:
 
 
 STRATEGIES = _table()  # [strategy, field of Strategy]
+SWEEP_STRATEGIES = STRATEGIES[::13]
 
 
 class _Room(NamedTuple):

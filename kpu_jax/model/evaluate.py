@@ -51,8 +51,10 @@ def screen(cfg: Any, op: Any, mapping: Any) -> Screening:
     return Screening(layout, traffic, work, rates, bound_of(work, rates))
 
 
-def evaluate(cfg: Any, op: Any, mapping: Any, *, exact: bool) -> Report:
+def evaluate(cfg: Any, op: Any, mapping: Any, *, exact: bool, cycles: Any = None) -> Report:
     """The report of one execution of `op` (its `count` is not applied).
+
+    `cycles`: makespans known already, NaN where they are not (then the bound stands in); for `exact=False`.
 
     Traffic: exact. Cycles: exact, or the lower bound with `exact=False`. Energy: exact given the
     technology. Under an infeasible mapping cycles and energy are infinite and `status_code` says why.
@@ -62,7 +64,7 @@ def evaluate(cfg: Any, op: Any, mapping: Any, *, exact: bool) -> Report:
     fits = needs(cfg, op, mapping, layout)
     status, overflow = fits.status, fits.overflow
     ok = status == 0
-    cycles = bound.cycles
+    cycles = bound.cycles if cycles is None else jnp.where(jnp.isnan(cycles), bound.cycles, cycles)
     if exact:
         array = cfg.compute.processor_array
         # An illegal mapping is timed as if it had one block, and its time discarded.
@@ -106,13 +108,18 @@ def mapping_where(keep: Scalar, mapping: Any, other: dict[str, Scalar]) -> Any:
     return jax.tree_util.tree_unflatten(tree, [fields.get(n, v) for n, v in zip(names, leaves, strict=True)])
 
 
-def evaluate_table(cfg: Any, ops: Op, mappings: Any, *, exact: bool) -> Report:
+def evaluate_table(cfg: Any, ops: Op, mappings: Any, *, exact: bool, cycles: Any = None) -> Report:
     """The report of a table of operations run one after the other, each `count` times; leaves [op].
 
     Totals at the top, `per_op` with the counts applied. EDP = (sum of energy) (sum of seconds).
     """
     cfg, ops = floats(cfg), floats(ops)
-    each = jax.vmap(lambda op, mapping: evaluate(cfg, op, mapping, exact=exact))(ops, floats(mappings))
+    known = jnp.full_like(ops.m, jnp.nan) if cycles is None else cycles
+
+    def one(op: Op, mapping: Any, given: Scalar) -> Report:
+        return evaluate(cfg, op, mapping, exact=exact, cycles=given)
+
+    each = jax.vmap(one)(ops, floats(mappings), known)
     count = ops.count
 
     def times(v: Scalar) -> Scalar:

@@ -39,7 +39,7 @@ class _History(NamedTuple):
     kind: Scalar  # [LOOPS]: up to which index they are of that kind
 
 
-class _Walk(NamedTuple):
+class Walk(NamedTuple):
     x: Times
     origin: Scalar  # [2]: the time that x is relative to, as high + low part
     index: Scalar  # [LOOPS]
@@ -59,20 +59,26 @@ def exact_cycles(c: Context, *, leap: bool = True) -> tuple[Scalar, Scalar]:
     Traceable and vmappable. The number of steps walked depends on how deep the loops nest, hardly on how
     long they are.
     """
-    walk = jax.lax.while_loop(lambda w: ~w.done, lambda w: _step(c, w, leap), _start(c))
+    walk = jax.lax.while_loop(lambda w: ~w.done, lambda w: step_walk(c, w, leap), begin_walk(c))
+    return end_walk(c, walk), walk.steps
+
+
+def end_walk(c: Context, walk: Walk) -> Scalar:
+    """The makespan [fabric cycles] of a walk that is done: C leaves the chip after the last pass."""
     hosted = (c.op.loc_a == 0) | (c.op.loc_b == 0) | (c.op.loc_c == 0)
     end = finish(walk.x, walk.outs, c.delays, hosted)
-    return walk.origin[0] + (walk.origin[1] + end), walk.steps
+    return walk.origin[0] + (walk.origin[1] + end)
 
 
-def _start(c: Context) -> _Walk:
+def begin_walk(c: Context) -> Walk:
+    """At the first pass, everything free."""
     # Everything inherits the batch shape and dtype of the context, so that vmap finds a steady carry.
     zero = jnp.zeros((), jnp.result_type(float)) + 0 * (c.rates.dma.engines + c.op.m + c.mapping.l3_m)
     zeros = jnp.zeros(3) + zero
     x = begin(zero)
     size = len(jax.tree_util.tree_leaves(x))
     out = Out(zero, zero > 0, zero, zero > 0)
-    return _Walk(
+    return Walk(
         x=x,
         origin=jnp.zeros(2) + zero,
         index=jnp.zeros(LOOPS) + zero,
@@ -91,7 +97,8 @@ def _start(c: Context) -> _Walk:
     )
 
 
-def _step(c: Context, w: _Walk, may_leap: bool) -> _Walk:
+def step_walk(c: Context, w: Walk, may_leap: bool = True) -> Walk:
+    """One pass further, and on to the end of a loop whose iterations repeat."""
     at = position(c.plan, w.index)
     span = spans(c.plan, at)
     axes = along(span)
@@ -116,7 +123,7 @@ def _step(c: Context, w: _Walk, may_leap: bool) -> _Walk:
     x = jax.tree.unflatten(jax.tree.structure(x), list(flat - lag))
     origin = _add(origin, leap * cycles)
     index = w.index + jnp.where(this, leap, 0.0)
-    return _Walk(
+    return Walk(
         x=x,
         origin=origin,
         index=jnp.where(here > loop, 0.0, index + this),
@@ -132,14 +139,14 @@ def _step(c: Context, w: _Walk, may_leap: bool) -> _Walk:
 def _record(h: _History, flat: Scalar, origin: Scalar, loop: Scalar, same: Scalar) -> tuple[_History, Scalar, Scalar]:
     """Note that an iteration of `loop` ended: (history, may the walk leap?, how far the iteration moved x)."""
     here = jnp.arange(LOOPS)
-    this, inner = here == loop, here > loop
+    inner = here > loop
+    row = jnp.maximum(loop, 0)  # after the last step no loop goes on, and nothing reads the history
 
     def of_loop(table: Scalar) -> Scalar:
-        mask = this.reshape((-1,) + (1,) * (table.ndim - 1))
-        return jnp.sum(jnp.where(mask, table, 0.0), axis=0)
+        return jax.lax.dynamic_index_in_dim(table, row, keepdims=False)
 
     def put(table: Scalar, value: Scalar) -> Scalar:
-        return jnp.where(this.reshape((-1,) + (1,) * (table.ndim - 1)), value, table)
+        return jax.lax.dynamic_update_index_in_dim(table, value, row, 0)
 
     origin_then = of_loop(h.origin)
     moved = flat - of_loop(h.state) + ((origin[0] - origin_then[0]) + (origin[1] - origin_then[1]))

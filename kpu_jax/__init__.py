@@ -1,0 +1,45 @@
+"""kpu_jax: a differentiable, vectorised simulator of the Stillwater Knowledge Processing Unit."""
+
+from kpu_jax import explore, hardware, mapping, model, workload
+from kpu_jax.base.errors import InfeasibleError, KPUError
+from kpu_jax.explore.mapping_search import best_mapping
+from kpu_jax.explore.space import Space, load_space
+from kpu_jax.explore.sweep import sweep
+from kpu_jax.hardware import KPUConfig, Technology, load_config, preset, presets, save_config, technology
+from kpu_jax.mapping import Mapping
+from kpu_jax.model.report import Report
+from kpu_jax.simulator import KPUSimulator, Simulator, simulate
+from kpu_jax.workload import Conv, Gemm, VectorOp, Workload, network, networks
+
+__version__ = "0.1.0"
+__all__ = [
+    "Conv",
+    "Gemm",
+    "InfeasibleError",
+    "KPUConfig",
+    "KPUError",
+    "KPUSimulator",
+    "Mapping",
+    "Report",
+    "Simulator",
+    "Space",
+    "Technology",
+    "VectorOp",
+    "Workload",
+    "best_mapping",
+    "explore",
+    "hardware",
+    "load_config",
+    "load_space",
+    "mapping",
+    "model",
+    "network",
+    "networks",
+    "preset",
+    "presets",
+    "save_config",
+    "simulate",
+    "sweep",
+    "technology",
+    "workload",
+]
