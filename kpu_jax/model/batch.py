@@ -15,7 +15,7 @@ import numpy as np
 from kpu_jax.base.compilation import BATCH, ONCE, jit_for
 from kpu_jax.model.bound import fill_drain
 from kpu_jax.model.evaluate import floats, rate_of
-from kpu_jax.model.exact import begin_walk, end_walk, step_walk
+from kpu_jax.model.exact import Arrival, Walk, arrival, begin_walk, end_walk, step_walk
 from kpu_jax.model.moves import Context, context
 from kpu_jax.model.rates import rates_of
 
@@ -30,22 +30,38 @@ def _context(cfg: Any, op: Any, mapping: Any) -> Context:
     return context(op, mapping, rates, array.rows, array.cols, rate_of(cfg, op), cfg.buses.burst_bytes)
 
 
-def _run(problem: Any, walk: Any, fresh: Any) -> tuple[Any, Any, Any]:
-    """(walk, done, makespan) of one lane after `STRIDE` further steps, from the start where `fresh`."""
-    c = _context(*problem)
-    start = begin_walk(c)
-    walk = jax.tree.map(lambda a, b: jnp.where(fresh, a, b), start, walk)
-
-    def body(state: Any) -> Any:
-        count, w = state
-        return count + 1, step_walk(c, w)
-
-    _, walk = jax.lax.while_loop(lambda s: ~s[1].done & (s[0] < STRIDE), body, (0, walk))
-    return walk, walk.done, end_walk(c, walk)
+def _begin(problem: Any) -> tuple[Walk, Arrival]:
+    walk = begin_walk(_context(*problem))
+    return walk, arrival(walk)
 
 
-_run_lanes = jit_for(BATCH)(lambda p, w, f: jax.vmap(_run)(p, w, f))
-_run_lane = jit_for(ONCE)(lambda p, w, f: jax.vmap(_run)(p, w, f))
+def _run(problems: Any, state: Any, fresh: Any) -> tuple[Any, Any, Any]:
+    """(state, done, makespan) of every lane after `STRIDE` further steps, from the start where `fresh`.
+
+    Lanes that are done walk on, and only where they arrived is kept: choosing between old and new for a
+    whole walk, as a vmapped while loop does, costs more than the step.
+    """
+    c = jax.vmap(lambda p: _context(*p))(problems)
+
+    def where(mask: Any, new: Any, old: Any) -> Any:
+        return jax.tree.map(lambda a, b: jnp.where(mask.reshape((-1,) + (1,) * (a.ndim - 1)), a, b), new, old)
+
+    state = where(fresh, jax.vmap(_begin)(problems), state)
+
+    def body(carry: Any) -> Any:
+        count, walk, arrived = carry
+        on = jax.vmap(step_walk)(c, walk)
+        return count + 1, on, where(on.done & ~walk.done, arrival(on), arrived)
+
+    def goes_on(carry: Any) -> Any:
+        return (carry[0] < STRIDE) & ~jnp.all(carry[1].done)
+
+    _, walk, arrived = jax.lax.while_loop(goes_on, body, (0, *state))
+    return (walk, arrived), walk.done, jax.vmap(end_walk)(c, arrived)
+
+
+_run_lanes = jit_for(BATCH, donate_argnums=1)(_run)
+_run_lane = jit_for(ONCE, donate_argnums=1)(lambda problems, state, fresh: _run(problems, state, fresh))
 
 
 def exact_cycles_of(cfg: Any, ops: Any, mappings: Any) -> np.ndarray:
@@ -64,7 +80,7 @@ def exact_cycles_of(cfg: Any, ops: Any, mappings: Any) -> np.ndarray:
     fresh = np.zeros(lanes, bool)
     waiting = iter(range(total))
     with jax.enable_x64(True):
-        walk: Any = None
+        state: Any = None
         while True:
             for lane in np.flatnonzero(task < 0):
                 task[lane] = next(waiting, -1)
@@ -72,13 +88,13 @@ def exact_cycles_of(cfg: Any, ops: Any, mappings: Any) -> np.ndarray:
             if (task < 0).all():
                 return result
             picked = jax.tree.map(lambda v: v[np.maximum(task, 0)], problems)
-            if walk is None:
-                shape = jax.eval_shape(jax.vmap(lambda p: begin_walk(_context(*p))), picked)
-                walk = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), shape)
-            # A lane without a task repeats the first one's start; its result is not read.
-            idle = task < 0
-            walk, done, cycles = run(picked, walk, fresh | idle)
-            done, cycles = np.asarray(done), np.asarray(cycles)
+            if state is None:
+                shape = jax.eval_shape(jax.vmap(_begin), picked)
+                state = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shape)
+            idle = task < 0  # their walks are not read
+            state, done, cycles = run(picked, state, fresh)
+            done = np.asarray(done)
+            cycles = np.asarray(cycles)
             finished = done & ~idle
             result[task[finished]] = cycles[finished]
             task[finished] = -1

@@ -60,14 +60,27 @@ def exact_cycles(c: Context, *, leap: bool = True) -> tuple[Scalar, Scalar]:
     long they are.
     """
     walk = jax.lax.while_loop(lambda w: ~w.done, lambda w: step_walk(c, w, leap), begin_walk(c))
-    return end_walk(c, walk), walk.steps
+    return end_walk(c, arrival(walk)), walk.steps
 
 
-def end_walk(c: Context, walk: Walk) -> Scalar:
-    """The makespan [fabric cycles] of a walk that is done: C leaves the chip after the last pass."""
+class Arrival(NamedTuple):
+    """All that the makespan depends on once the last pass is made."""
+
+    x: Times
+    origin: Scalar
+    outs: tuple[Out, Out, Out]
+
+
+def arrival(walk: Walk) -> Arrival:
+    """Where a walk stands; meaningful when it is done."""
+    return Arrival(walk.x, walk.origin, walk.outs)
+
+
+def end_walk(c: Context, a: Arrival) -> Scalar:
+    """The makespan [fabric cycles] of a walk that has arrived: C leaves the chip after the last pass."""
     hosted = (c.op.loc_a == 0) | (c.op.loc_b == 0) | (c.op.loc_c == 0)
-    end = finish(walk.x, walk.outs, c.delays, hosted)
-    return walk.origin[0] + (walk.origin[1] + end)
+    end = finish(a.x, a.outs, c.delays, hosted)
+    return a.origin[0] + (a.origin[1] + end)
 
 
 def begin_walk(c: Context) -> Walk:
@@ -132,7 +145,7 @@ def step_walk(c: Context, w: Walk, may_leap: bool = True) -> Walk:
         stay=stay,
         history=history,
         steps=w.steps + 1,
-        done=jnp.all(at_end),
+        done=w.done | jnp.all(at_end),
     )
 
 
