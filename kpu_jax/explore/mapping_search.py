@@ -17,7 +17,6 @@ from kpu_jax.mapping.legality import explain
 from kpu_jax.mapping.proposals import STRATEGIES, propose
 from kpu_jax.model.batch import exact_cycles_of
 from kpu_jax.model.evaluate import evaluate
-
 from kpu_jax.workload import Op, Workload
 
 OBJECTIVES = ("latency", "energy", "edp")

@@ -15,7 +15,7 @@ origin, so that float32 keeps its precision over long schedules.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp

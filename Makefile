@@ -1,0 +1,18 @@
+PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+
+.venv/ready: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "needs Python 3.11 or newer"; exit 1; }
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install -q -c constraints.txt -e '.[dev]'
+	touch $@
+
+main-job: .venv/ready
+	.venv/bin/python -m experiments.which_kpu $(ARGS)
+
+test: .venv/ready
+	.venv/bin/python -m pytest tests/ -q
+
+lint: .venv/ready
+	.venv/bin/ruff check .
+
+.PHONY: main-job test lint

@@ -1,0 +1,1 @@
+"""Which KPU for ResNet-50 and BERT-base? See `__main__`."""
