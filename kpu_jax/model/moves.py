@@ -65,6 +65,12 @@ def _most_tiles(p: Plan, axis: int) -> Scalar:
     return jnp.where(per_unit > 1, jnp.maximum(active(p.tile3[axis]), active(last)), active(last))
 
 
+def _first_active(p: Plan, axis: int) -> Scalar:
+    """Compute tiles along an axis that have a share of the first L3 block."""
+    size = p.tile3[axis]
+    return ceil_div(size, ceil_div(size, p.parts[axis]))
+
+
 def _lone(s: Span) -> Scalar:
     """One pass in one L2 block in its L3 block: the operand's block lasts as long as its L3 block does."""
     return (s.l1_trips <= 1) & (s.l2_trips <= 1)
@@ -190,7 +196,10 @@ def _into_l1(c: Context, at: Position, axes: Spans, changed: Any, groups: Scalar
     visited_here = (at.l3[2] != stay.l3_k) | (at.l2[2] != stay.l2_k) | in_pass
     returns = changed[2] & visited
     bias = changed[2] & ~visited & (c.op.has_bias > 0)
-    partial = m.l1_total * n.l1_total * (1 + jnp.where(visited_here, k.l1_active - 1, 0.0))
+    # The last L3 block may give a share of K to compute tiles that had none before: nothing of theirs comes back.
+    fresh_l3 = (at.l3[2] != stay.l3_k) & (at.l2[2] == 0) & ~in_pass
+    begun = jnp.where(fresh_l3, jnp.minimum(k.l1_active, _first_active(c.plan, 2)), k.l1_active)
+    partial = m.l1_total * n.l1_total * (1 + jnp.where(visited_here, begun - 1, 0.0))
     size_c = groups * acc * jnp.where(visited, partial, m.l1_active * n.l1_total)
     return (
         In(changed[0], changed[0] & (size_a > 0), streamer.hold(size_a)),

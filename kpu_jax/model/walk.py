@@ -173,7 +173,8 @@ def groups_at(p: Plan, step: Scalar) -> Scalar:
 def loop_ends(p: Plan, at: Position, s: Span) -> tuple[Scalar, Scalar]:
     """([LOOPS] trips of every loop here, [LOOPS] index up to which its iterations are alike)."""
     rest = p.batch - (ceil_div(p.batch, p.batch_steps) - 1) * p.batch_steps
-    batch_same = jnp.where(at.batch < rest, rest, p.batch_steps) - 1
+    alike = jnp.where(at.batch < rest, rest, p.batch_steps) - 1
+    batch_same = jnp.maximum(jnp.minimum(alike, p.batch_steps - 2), at.batch)  # never leap past the last one
     places = ((p.place3, s.l3_trips, s.l3_same), (p.place2, s.l2_trips, s.l2_same), (p.place1, s.l1_trips, s.l1_same))
     trips = [jnp.sum(place * t[None, :], axis=1) for place, t, _ in places]
     same = [jnp.sum(place * e[None, :], axis=1) for place, _, e in places]

@@ -183,8 +183,8 @@ class Schedule:
         if tile == 0:
             return not self._first_ever(1, start)
         begun_in_l2 = self._stays[2, "C"].span[start][0]  # the other tiles start afresh in every stay in L2
-        block = self._stays[1, "C"].block
-        return any(block[s] == block[start] for s in range(begun_in_l2, start))
+        block, steps = self._stays[1, "C"].block, range(begun_in_l2, start)
+        return any(block[s] == block[start] and self.blocks.extent(1, "k", self.steps[s], tile) for s in steps)
 
     # -- the pass ---------------------------------------------------------------------------------
 
