@@ -116,5 +116,6 @@ def dyadic_rates(rng: np.random.Generator, case: Case) -> Rates:
         bias=bias,
         activation=float(choose(rng, (1, 4))) if case.op.activation else 0.0,
         overlap=float(rng.random() < 0.7),
+        element=float(rng.choice([1, 2.5, 8])),
         fill_drain=0.0 if case.op.kind == 2 else float(case.rows * (1 if flow == 0 else 2) + case.cols - 2),
     )

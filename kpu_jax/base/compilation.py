@@ -12,6 +12,8 @@ import jax
 # without LLVM's optimisation it compiles fastest, for what runs once.
 BATCH = {"xla_disable_hlo_passes": "fusion", "xla_llvm_disable_expensive_passes": True}
 ONCE = {"xla_disable_hlo_passes": "fusion", "xla_backend_optimization_level": 0}
+# A scalar loop compiles fastest if its single operations are not wrapped as fusions either.
+ONCE_LOOP = {**ONCE, "xla_disable_hlo_passes": "fusion,fusion-wrapper"}
 
 
 def jit_for(options: dict[str, Any], **jit_arguments: Any) -> Callable[[Callable], Callable]:

@@ -6,21 +6,25 @@ Host NumPy in and out; the loop over lanes is compiled once for each number of l
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kpu_jax.base.compilation import BATCH, ONCE, jit_for
+from kpu_jax.base.compilation import BATCH, ONCE_LOOP, jit_for
 from kpu_jax.model.bound import fill_drain
 from kpu_jax.model.evaluate import floats, rate_of
-from kpu_jax.model.exact import Arrival, Walk, arrival, begin_walk, end_walk, step_walk
+from kpu_jax.model.exact import ALIKE_PAIRS, Arrival, Walk, arrival, begin_walk, end_walk, exact_cycles, step_walk
 from kpu_jax.model.moves import Context, context
 from kpu_jax.model.rates import rates_of
 
-LANES = 256
-STRIDE = 128  # steps between two looks at which lanes are done
+STRIDE = 64  # steps between two looks at which lanes are done
+FEW, MANY = 32, 64  # lanes of a worker on a CPU: the longest schedule decides for few, the throughput for many
+ACCELERATOR_LANES = 4096
 
 
 def _context(cfg: Any, op: Any, mapping: Any) -> Context:
@@ -61,7 +65,11 @@ def _run(problems: Any, state: Any, fresh: Any) -> tuple[Any, Any, Any]:
 
 
 _run_lanes = jit_for(BATCH, donate_argnums=1)(_run)
-_run_lane = jit_for(ONCE, donate_argnums=1)(lambda problems, state, fresh: _run(problems, state, fresh))
+
+
+@jit_for(ONCE_LOOP)
+def _alone(cfg: Any, op: Any, mapping: Any) -> Any:
+    return exact_cycles(_context(cfg, op, mapping))[0]
 
 
 def exact_cycles_of(cfg: Any, ops: Any, mappings: Any) -> np.ndarray:
@@ -71,31 +79,52 @@ def exact_cycles_of(cfg: Any, ops: Any, mappings: Any) -> np.ndarray:
     """
     problems = jax.tree.map(lambda v: np.asarray(v, np.float64), (cfg, ops, mappings))
     total = len(jax.tree.leaves(problems)[0])
-    if total == 0:
-        return np.zeros(0)
-    lanes = 1 if total == 1 else LANES
-    run = _run_lane if lanes == 1 else _run_lanes
+    if total == 1:
+        with jax.enable_x64(True):
+            return np.asarray(_alone(*jax.tree.map(lambda v: v[0], problems)))[None]
     result = np.zeros(total)
+    longest_first = iter(np.argsort(-_rough_steps(*problems), kind="stable").tolist())
+    on_cpu = jax.default_backend() == "cpu"
+    workers = min(os.cpu_count() or 1, 8, -(-total // FEW)) if on_cpu else 1
+    lanes = ACCELERATOR_LANES if not on_cpu else MANY if total >= 8 * MANY else FEW
+    with ThreadPoolExecutor(max(workers, 1)) as pool:  # compiled code runs outside of Python's lock
+        for worker in [pool.submit(_work, problems, longest_first, lanes, result) for _ in range(workers)]:
+            worker.result()
+    return result
+
+
+def _work(problems: Any, waiting: Iterator[int], lanes: int, result: np.ndarray) -> None:
+    """Time schedules from the queue `waiting` until there are none left."""
     task = np.full(lanes, -1)  # which schedule each lane works on
     fresh = np.zeros(lanes, bool)
-    waiting = iter(range(total))
+    state: Any = None
     with jax.enable_x64(True):
-        state: Any = None
         while True:
             for lane in np.flatnonzero(task < 0):
                 task[lane] = next(waiting, -1)
                 fresh[lane] = True
             if (task < 0).all():
-                return result
+                return
             picked = jax.tree.map(lambda v: v[np.maximum(task, 0)], problems)
             if state is None:
-                shape = jax.eval_shape(jax.vmap(_begin), picked)
-                state = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shape)
-            idle = task < 0  # their walks are not read
-            state, done, cycles = run(picked, state, fresh)
-            done = np.asarray(done)
-            cycles = np.asarray(cycles)
-            finished = done & ~idle
-            result[task[finished]] = cycles[finished]
+                state = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), jax.eval_shape(jax.vmap(_begin), picked))
+            state, done, cycles = _run_lanes(picked, state, fresh)
+            finished = np.asarray(done) & (task >= 0)  # the walks of idle lanes are not read
+            result[task[finished]] = np.asarray(cycles)[finished]
             task[finished] = -1
             fresh[:] = False
+
+
+def _rough_steps(cfg: Any, op: Any, mapping: Any) -> np.ndarray:
+    """About how many steps a walk takes; only the order in which schedules start depends on it."""
+    steps = np.minimum(op.batch, ALIKE_PAIRS + 1)
+    array = cfg.compute.processor_array
+    for axis in "mnk":
+        size, tile = getattr(op, axis), np.minimum(getattr(mapping, f"l3_{axis}"), getattr(op, axis))
+        share = tile / getattr(mapping, f"partition_{axis}")
+        block = np.minimum(getattr(mapping, f"l2_{axis}"), share)
+        streams = mapping.dataflow == "knm".index(axis)
+        passes = np.where(streams, 1, block / np.where(axis == "n", array.cols, array.rows))
+        for trips in (size / tile, share / block, passes):
+            steps = steps * np.clip(np.ceil(trips), 1, ALIKE_PAIRS + 1)
+    return steps

@@ -18,7 +18,7 @@ from kpu_jax.base.numerics import ceil_div
 from kpu_jax.mapping.axes import Axis
 from kpu_jax.mapping.input_rows import block_rows
 from kpu_jax.mapping.visits import Layout, pass_sizes
-from kpu_jax.model.rates import Rates
+from kpu_jax.model.rates import Rates, element_cycles
 from kpu_jax.model.traffic import Traffic
 from kpu_jax.workload.footprint import element_bytes
 
@@ -73,7 +73,7 @@ def work_of(cfg: Any, op: Any, mapping: Any, layout: Layout, traffic: Traffic, r
         dma=sum(traffic.bursts.values()),
         block_mover=sum(reads["l3"][x] for x in ("A", "B", "bias")) + moved_c,
         streamer=sum(reads["l2"][x] for x in ("A", "B", "bias")) + returned + drained,
-        fabric=_fabric(op, mapping, layout, array.cols, rate, jnp.where(serial, tail, 0.0)),
+        fabric=_fabric(op, mapping, layout, array.cols, rate, jnp.where(serial, tail, 0.0), element_cycles(cfg, op)),
         **firsts,
         **_lasts(op, layout, pass_sizes(op, mapping, array.rows, array.cols, rate)),
         fill_drain=jnp.where(serial, 0.0, tail),
@@ -128,7 +128,7 @@ def fill_drain(op: Any, dataflow: Scalar, rows: Any, cols: Any) -> Scalar:
     return jnp.where(op.kind < 2, rows * jnp.where(dataflow == 0, 1, 2) + cols - 2, 0.0)
 
 
-def _fabric(op: Any, mapping: Any, layout: Layout, cols: Any, rate: Any, serial: Scalar) -> Scalar:
+def _fabric(op: Any, mapping: Any, layout: Layout, cols: Any, rate: Any, serial: Scalar, element: Scalar) -> Scalar:
     """Cycles for which the fabric (or the vector engine) is held; `serial`: what each pass adds unoverlapped."""
     m, n, k = layout.m, layout.n, layout.k
     flow = mapping.dataflow
@@ -138,7 +138,7 @@ def _fabric(op: Any, mapping: Any, layout: Layout, cols: Any, rate: Any, serial:
     passes = jnp.where(os, m.passes, k.passes) * jnp.where(os | ws, n.passes, m.passes)
     stream = passes * jnp.where(os, deep, jnp.where(ws, tall, wide))
     blocks = jnp.where(os, k.l2_blocks, jnp.where(ws, m.l2_blocks, n.l2_blocks))
-    vector = _blocks(m, lambda size: ceil_div(size, cols)) * op.vector_cost
+    vector = _blocks(m, lambda size: ceil_div(size, cols)) * element
     return layout.batch_steps * jnp.where(op.kind < 2, stream + serial * passes * blocks, vector)
 
 

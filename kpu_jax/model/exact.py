@@ -7,6 +7,8 @@ others (u) follow u' = A u + B v. If u grew by the same lambda > 0 in two succes
 of B v decided the second one (it would have been decided by the same constant before, without growth), so
 u' = A u from here on, and A (lambda + u) = lambda + A u. Every component that is written grows, since it is
 the end of an operation on an in-order engine; so a component that did not grow was not written.
+Two places per block make two iterations take turns, a short and a long one: the same holds over pairs of
+iterations (u grew by lambda since the iteration before the last, twice in succession), which leap in pairs.
 
 Agreement with the expanded program: exact for durations that are integers or dyadic, else to
 (instructions x 2^-52) relative in float64. Times are kept relative to the fabric's, with a compensated
@@ -26,6 +28,7 @@ from kpu_jax.model.walk import LOOPS, Position, along, loop_ends, position, span
 
 Scalar = jax.Array
 ALIKE = 4  # iterations of one kind before a leap: the first may still carry another kind's write-back
+ALIKE_PAIRS = 5  # ... and before a leap of pairs
 FABRIC = Times._fields.index("fabric")  # in the flattened state; written in every step
 
 
@@ -35,6 +38,7 @@ class _History(NamedTuple):
     state: Scalar  # [LOOPS, state], relative to:
     origin: Scalar  # [LOOPS, 2]
     moved: Scalar  # [LOOPS, state]
+    moved_before: Scalar  # [LOOPS, state]: by the iteration before that
     alike: Scalar  # [LOOPS]: successive iterations of one kind
     kind: Scalar  # [LOOPS]: up to which index they are of that kind
 
@@ -102,6 +106,7 @@ def begin_walk(c: Context) -> Walk:
             state=jnp.zeros((LOOPS, size)) + zero,
             origin=jnp.zeros((LOOPS, 2)) + zero,
             moved=jnp.zeros((LOOPS, size)) + zero,
+            moved_before=jnp.zeros((LOOPS, size)) + zero,
             alike=jnp.zeros(LOOPS) + zero,
             kind=zero - jnp.ones(LOOPS),
         ),
@@ -128,13 +133,14 @@ def step_walk(c: Context, w: Walk, may_leap: bool = True) -> Walk:
     loop = jnp.max(jnp.where(at_end, -1, here))  # the loop that goes on; those inside it start again
     this = here == loop
     flat = jnp.stack(jax.tree_util.tree_leaves(x))
-    history, certified, moved = _record(w.history, flat, origin, loop, same)
-    leap = jnp.where(certified & may_leap, jnp.sum(jnp.where(this, same - w.index, 0.0)), 0.0)
+    left = jnp.sum(jnp.where(this, same - w.index, 0.0))
+    history, leap, moved, periods = _record(w.history, flat, origin, loop, same, left)
+    leap, periods = jnp.where(may_leap, leap, 0.0), jnp.where(may_leap, periods, 0.0)
     # What grows moves on with the origin; what stays falls behind it.
     cycles = moved[FABRIC]
-    lag = jnp.where(moved > cycles / 2, 0.0, leap * cycles)
+    lag = jnp.where(moved > cycles / 2, 0.0, periods * cycles)
     x = jax.tree.unflatten(jax.tree.structure(x), list(flat - lag))
-    origin = _add(origin, leap * cycles)
+    origin = _add(origin, periods * cycles)
     index = w.index + jnp.where(this, leap, 0.0)
     return Walk(
         x=x,
@@ -149,8 +155,13 @@ def step_walk(c: Context, w: Walk, may_leap: bool = True) -> Walk:
     )
 
 
-def _record(h: _History, flat: Scalar, origin: Scalar, loop: Scalar, same: Scalar) -> tuple[_History, Scalar, Scalar]:
-    """Note that an iteration of `loop` ended: (history, may the walk leap?, how far the iteration moved x)."""
+def _record(
+    h: _History, flat: Scalar, origin: Scalar, loop: Scalar, same: Scalar, left: Scalar
+) -> tuple[_History, Scalar, Scalar, Scalar]:
+    """Note that an iteration of `loop` ended; `left`: how many of its kind follow.
+
+    Returns (history, iterations to leap, how far one period moves x, periods to leap).
+    """
     here = jnp.arange(LOOPS)
     inner = here > loop
     row = jnp.maximum(loop, 0)  # after the last step no loop goes on, and nothing reads the history
@@ -163,23 +174,33 @@ def _record(h: _History, flat: Scalar, origin: Scalar, loop: Scalar, same: Scala
 
     origin_then = of_loop(h.origin)
     moved = flat - of_loop(h.state) + ((origin[0] - origin_then[0]) + (origin[1] - origin_then[1]))
-    moved_then = of_loop(h.moved)
+    moved_then, moved_before = of_loop(h.moved), of_loop(h.moved_before)
     alike = jnp.where(of_loop(h.kind) == of_loop(same), of_loop(h.alike) + 1, 1.0)
+    by_two = moved + moved_then
+    single = (alike >= ALIKE) & _steady(flat, moved, moved_then)
+    pair = (alike >= ALIKE_PAIRS) & _steady(flat, by_two, moved_then + moved_before) & ~single
+    pairs = jnp.floor(left / 2)
+    history = _History(
+        state=put(h.state, flat),
+        origin=put(h.origin, origin),
+        moved=put(h.moved, moved),
+        moved_before=put(h.moved_before, moved_then),
+        alike=jnp.where(inner, 0.0, put(h.alike, alike)),
+        kind=jnp.where(inner, -1.0, put(h.kind, of_loop(same))),
+    )
+    leap = jnp.where(single, left, jnp.where(pair, 2 * pairs, 0.0))
+    return history, leap, jnp.where(pair, by_two, moved), jnp.where(single, left, jnp.where(pair, pairs, 0.0))
+
+
+def _steady(flat: Scalar, moved: Scalar, moved_then: Scalar) -> Scalar:
+    """Did two successive periods move every component by one and the same time, or not at all?"""
     cycles = moved[FABRIC]
     grows, grew = moved > cycles / 2, moved_then > cycles / 2
     # Rounding of the differences; the components that grow are near the origin, so this is tight.
     slack = 16 * jnp.finfo(flat.dtype).eps * (jnp.abs(flat) + cycles)
     steady = (jnp.abs(moved - jnp.where(grows, cycles, 0.0)) <= slack) & (grows == grew)
     steady &= jnp.abs(moved_then - jnp.where(grows, cycles, 0.0)) <= slack
-    certified = (alike >= ALIKE) & (cycles > 0) & jnp.all(steady)
-    history = _History(
-        state=put(h.state, flat),
-        origin=put(h.origin, origin),
-        moved=put(h.moved, moved),
-        alike=jnp.where(inner, 0.0, put(h.alike, alike)),
-        kind=jnp.where(inner, -1.0, put(h.kind, of_loop(same))),
-    )
-    return history, certified, moved
+    return (cycles > 0) & jnp.all(steady)
 
 
 def _add(origin: Scalar, step: Scalar) -> Scalar:

@@ -123,7 +123,7 @@ def _stream(c: Context, axes: Spans) -> Scalar:
     m, n, k = axes
     flow = c.mapping.dataflow
     t = jnp.where(flow == 0, ceil_div(k.l1_size, c.rate), jnp.where(flow == 1, m.l1_size, n.l1_size))
-    return jnp.where(c.op.kind < 2, t, ceil_div(m.l1_size, c.cols) * c.op.vector_cost)
+    return jnp.where(c.op.kind < 2, t, ceil_div(m.l1_size, c.cols) * c.rates.element)
 
 
 def _external(c: Context, at: Position, axes: Spans, operand: str, width: Any) -> tuple[Scalar, Scalar]:
@@ -235,8 +235,9 @@ def outs_at(c: Context, at: Position, axes: Spans, stay: Stay) -> tuple[Out, Out
     write_back = jnp.where(alone, mover.hold(final), added)
 
     size, padded = _external(c, at, axes, "C", jnp.where(last3, ec, acc))
+    none, always = 0.0 * drain, drain > -1.0  # of the batch's shape and type, so that a walk's state keeps its own
     return (
         Out(rates.dma.hold(groups * padded), op.loc_c < 2, groups * size / rates.host.limit, last3 & (op.loc_c == 0)),
-        Out(write_back, drained > -1),
-        Out(drain, drained > -1),
+        Out(write_back, always, none),
+        Out(drain, always, none),
     )

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from kpu_jax.base.numerics import ceil_div
 from kpu_jax.hardware.derived import external_bytes_per_second, host_bytes_per_second
+from kpu_jax.workload import ACTIVATIONS
 
 Scalar = jax.Array
 
@@ -45,8 +46,23 @@ class Rates(NamedTuple):
     streamer: Gang
     bias: Scalar  # vector-engine cycles per element and lane
     activation: Scalar
+    element: Scalar  # vector-engine cycles per element and lane of a vector operation
     overlap: Scalar  # 1: passes overlap (the KPU), 0: each pass fills and drains on its own
     fill_drain: Scalar  # fabric cycles between the last operand of a pass and its completion
+
+
+def activation_cycles(cfg: Any, op: Any) -> Scalar:
+    """Vector-engine cycles per element and lane of the operation's activation."""
+    costs = [getattr(cfg.vector, f"cycles_{name}") for name in ACTIVATIONS[1:]]
+    return sum(jnp.where(op.activation == code, cost, 0.0) for code, cost in enumerate(costs, 1))
+
+
+def element_cycles(cfg: Any, op: Any) -> Scalar:
+    """Vector-engine cycles per element and lane of a vector operation: its primitives one after the other."""
+    v = cfg.vector
+    simple = op.vector_simple * v.cycles_add
+    special = op.vector_exp * v.cycles_exp + op.vector_div * v.cycles_div + op.vector_sqrt * v.cycles_sqrt
+    return simple + special + activation_cycles(cfg, op)
 
 
 def rates_of(cfg: Any, op: Any, fill_drain: Scalar) -> Rates:
@@ -64,7 +80,6 @@ def rates_of(cfg: Any, op: Any, fill_drain: Scalar) -> Rates:
     def gang(engines: Scalar, bus: Scalar, mhz: Scalar, limit: Scalar, delay_ns: Scalar) -> Gang:
         return Gang(engines, bus, clocks.fabric_mhz / mhz, limit, delay_ns * ns)
 
-    costs = (0.0, *(getattr(cfg.vector, f"cycles_{f}") for f in ("relu", "gelu", "sigmoid", "tanh", "silu", "leaky_relu")))
     return Rates(
         host=Gang(one, unlimited, one * 0, host, latency.host_ns * ns),
         dma=gang(move.dma_engine_count, buses.dma_bytes, clocks.dma_mhz, external, latency.external_ns),
@@ -73,7 +88,8 @@ def rates_of(cfg: Any, op: Any, fill_drain: Scalar) -> Rates:
         ),
         streamer=gang(move.streamer_count, buses.streamer_bytes, clocks.streamer_mhz, unlimited, latency.streamer_ns),
         bias=jnp.where(op.has_bias > 0, cfg.vector.cycles_add, 0.0),
-        activation=sum(jnp.where(op.activation == code, cost, 0.0) for code, cost in enumerate(costs)),
+        activation=jnp.where(op.kind < 2, activation_cycles(cfg, op), 0.0),
+        element=jnp.where(op.kind < 2, 0.0, element_cycles(cfg, op)),
         overlap=cfg.compute.fold_overlap,
         fill_drain=fill_drain,
     )

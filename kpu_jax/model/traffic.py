@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from kpu_jax.base.numerics import ceil_div
 from kpu_jax.mapping.input_rows import block_rows, total_rows
 from kpu_jax.mapping.visits import Layout
-from kpu_jax.workload.footprint import element_bytes
+from kpu_jax.workload.footprint import element_bytes, vector_primitives
 
 Scalar = jax.Array
 LEVELS = ("host", "dram", "l3", "l2", "l1", "pe")
@@ -95,7 +95,7 @@ def count_traffic(op: Any, mapping: Any, layout: Layout, burst: Scalar) -> Traff
     bursts = _external_bursts(op, mapping, layout, burst, wraps_a)
     activated = jnp.where(op.activation > 0, mn, 0.0)
     summed = c.l2 - c.l2_reads
-    work = jnp.where(fabric, jnp.where(op.has_bias > 0, mn, 0.0) + activated + summed, m * op.vector_cost)
+    work = jnp.where(fabric, jnp.where(op.has_bias > 0, mn, 0.0) + activated + summed, m * vector_primitives(op))
     compulsory = _compulsory(op, (ea, eb, ec, acc))
     return Traffic(reads, writes, bursts, batch * work, compulsory)
 

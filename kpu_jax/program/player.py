@@ -27,7 +27,7 @@ def _duration(move: Move, schedule: Schedule, rates: Any) -> tuple[float, float]
     """(cycles that the engine is held, cycles from then to completion)."""
     if move.engine == "fabric":
         if schedule.blocks.kind == 2:
-            return move.stream * float(schedule.op.vector_cost), 0.0
+            return move.stream * rates.element, 0.0
         if rates.overlap:
             return float(move.stream), rates.fill_drain
         return move.stream + rates.fill_drain, 0.0

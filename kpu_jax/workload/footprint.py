@@ -25,3 +25,9 @@ def element_bytes(op: Any) -> tuple[Any, Any, Any, Any]:
         return xp.where(density < 1, sparse, bits / 8)
 
     return stored(op.a_bits, op.density_a), stored(op.b_bits, op.density_b), op.c_bits / 8, op.acc_bits / 8
+
+
+def vector_primitives(op: Any) -> Any:
+    """Primitive operations per element of a vector operation; traceable."""
+    xp = jnp if isinstance(op.activation, jax.Array) else np
+    return op.vector_simple + op.vector_exp + op.vector_div + op.vector_sqrt + xp.where(op.activation > 0, 1.0, 0.0)

@@ -66,7 +66,10 @@ class Op:
     pad_left: ArrayLike
     dilation_h: ArrayLike
     dilation_w: ArrayLike
-    vector_cost: ArrayLike  # vector-engine cycles per element per lane; 0 for fabric work
+    vector_simple: ArrayLike  # vector-engine primitives per element: additions, products, comparisons, moves
+    vector_exp: ArrayLike  # exponentials per element
+    vector_div: ArrayLike  # divisions per element
+    vector_sqrt: ArrayLike  # square roots per element
 
     @property
     def macs(self) -> Any:

@@ -10,19 +10,25 @@ from jaxtyping import ArrayLike
 from kpu_jax.base.errors import MAX_MACS, check_choice
 from kpu_jax.base.pytree import record
 from kpu_jax.workload.dtypes import parse_dtype
-from kpu_jax.workload.op import VECTOR, Op
+from kpu_jax.workload.op import ACTIVATIONS, VECTOR, Op
 from kpu_jax.workload.options import checked, dimension, fill, locations
+
+SPECIAL = ("exp", "div", "sqrt")  # primitives that take cycles of their own
 
 
 class VectorFunction(NamedTuple):
-    """What one element of a function takes: operands read, and how often each primitive runs."""
+    """What one element of a function takes: operands read, and how often each primitive runs.
+
+    Primitives are exp, div, sqrt and the activations, which take `KPUConfig.vector`'s cycles for each, and
+    simple ones (every other name), which take `cycles_add`.
+    """
 
     inputs: int
     primitives: Mapping[str, float]
 
     @property
     def ops(self) -> float:
-        """Primitive operations per element; one cycle each, as every primitive issues once per lane and cycle."""
+        """Primitive operations per element."""
         return float(sum(self.primitives.values()))
 
 
@@ -32,7 +38,8 @@ def _one(primitive: str, inputs: int) -> VectorFunction:
 
 VECTOR_FUNCTIONS: dict[str, VectorFunction] = {
     **{name: _one(name, 2) for name in ("add", "sub", "mul", "div", "max", "min")},
-    **{name: _one(name, 1) for name in ("copy", "scale", "exp", "rsqrt", "relu", "sigmoid", "tanh", "gelu", "silu")},
+    **{name: _one(name, 1) for name in ("copy", "scale", "exp", *ACTIVATIONS[1:])},
+    "rsqrt": _one("sqrt", 1),
     "sum": _one("add", 1),
     "max_reduce": _one("max", 1),
     "average": _one("add", 1),
@@ -42,8 +49,7 @@ VECTOR_FUNCTIONS: dict[str, VectorFunction] = {
     "layernorm": VectorFunction(1, {"add": 2, "sub": 1, "mul": 3, "bias": 1}),  # mean, centre, square, sum, 2 scales
     "rmsnorm": VectorFunction(1, {"mul": 3, "add": 1}),  # square, sum, normalise, scale
 }
-"""Per-element costs. The nonlinear ones are table look-ups of the special-function unit, one per lane and cycle;
-work per row (a reciprocal, a square root) is not counted. A modelling choice: override it per operation."""
+"""Per-element costs. Work per row (a reciprocal, a square root) is not counted: a modelling choice, override it per operation."""
 
 
 @record
@@ -59,7 +65,7 @@ class VectorOp(Op):
         outputs_per_element: ArrayLike = 1.0,
         dtype: Any = "int8",
         out_dtype: Any = None,
-        cycles_per_element: ArrayLike | None = None,
+        simple_per_element: ArrayLike | None = None,
         data_on: str | Mapping[str, str] = "external",
         reserved_l3_bytes: ArrayLike = 0,
         count: ArrayLike = 1,
@@ -67,7 +73,7 @@ class VectorOp(Op):
         """`inputs` operands of `dtype` are read per element (None: as the function has), fractions for broadcasts.
 
         `outputs_per_element` is below 1 for reductions (1/49 for a 7x7 mean; elements are then the inputs).
-        `cycles_per_element` [cycles per element per lane] is the function's number of primitives unless given.
+        `simple_per_element`: simple primitives per element in place of the function's (9 for a 3x3 pooling).
 
         Raises `KPUError` for elements not an integer from 1 to 2^53, non-positive numbers, and unknown names.
         """
@@ -75,7 +81,9 @@ class VectorOp(Op):
         bits = parse_dtype("VectorOp.dtype", dtype)
         out = bits if out_dtype is None else parse_dtype("VectorOp.out_dtype", out_dtype)
         operands = cost.inputs if inputs is None else inputs
-        cycles = cost.ops if cycles_per_element is None else cycles_per_element
+        own = {name: times for name, times in cost.primitives.items() if name not in SPECIAL and name not in ACTIVATIONS}
+        simple = sum(own.values()) if simple_per_element is None else simple_per_element
+        activations = [ACTIVATIONS.index(name) for name in cost.primitives if name in ACTIVATIONS]
         per_element = checked("VectorOp.outputs_per_element", outputs_per_element, "1/element", low_open=True)
         fill(
             self,
@@ -92,7 +100,9 @@ class VectorOp(Op):
             density_a=1,
             density_b=1,
             zero_gating=1,
-            vector_cost=checked("VectorOp.cycles_per_element", cycles, "cycles/element", low_open=True),
+            activation=activations[0] if activations else 0,
+            vector_simple=checked("VectorOp.simple_per_element", simple, "primitives/element"),
+            **{f"vector_{name}": cost.primitives.get(name, 0) for name in SPECIAL},
             **locations("VectorOp.data_on", data_on),
             reserved_l3_bytes=checked("VectorOp.reserved_l3_bytes", reserved_l3_bytes, "bytes"),
             count=dimension("VectorOp.count", count, "operations"),

@@ -27,9 +27,6 @@ NO_EFFECT = {
     "technology.node_nm": "a label: the constants beside it are its meaning",
     "technology.sram_mm2_per_mib": "area only; SRAM leaks by capacity",
     **dict.fromkeys((f"technology.tdp_{x}" for x in ("w_per_tops", "mw_per_gbps", "mw_per_kb")), "TDP only"),
-    **dict.fromkeys(
-        (f"vector.cycles_{x}" for x in ("exp", "div", "sqrt")), "a vector operation brings its own cycles per element"
-    ),
 }
 FACTORS = (16.0, 1 / 16)
 

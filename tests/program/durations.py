@@ -13,7 +13,7 @@ def duration(move: Move, case: Any, rates: Any) -> tuple[Fraction, Fraction]:
     fill = Fraction(rates.fill_drain)
     if move.engine == "fabric":
         if case.op.kind == 2:
-            return move.stream * Fraction(float(case.op.vector_cost)), Fraction(0)
+            return move.stream * Fraction(float(rates.element)), Fraction(0)
         return (move.stream + Fraction(0), fill) if rates.overlap else (move.stream + fill, Fraction(0))
     gang = getattr(rates, move.engine)
     latency = Fraction(gang.latency)

@@ -111,7 +111,7 @@ def test_resnet50_fusion_and_vector_work():
     by_name = dict(full)
     pool = by_name["maxpool"]
     assert (
-        pool.m == 64 * 112**2 and pool.m * pool.c_bits == 64 * 56**2 * 8 and pool.m * pool.vector_cost == 64 * 56**2 * 9
+        pool.m == 64 * 112**2 and pool.m * pool.c_bits == 64 * 56**2 * 8 and pool.m * pool.vector_simple == 64 * 56**2 * 9
     )
     assert by_name["conv5_3_add"].m == 2048 * 49
 

@@ -7,12 +7,13 @@ import pytest
 
 from kpu_jax.base.errors import KPUError
 from kpu_jax.workload import VECTOR, VECTOR_FUNCTIONS, VectorOp
+from kpu_jax.workload.footprint import vector_primitives
 
 
 def test_leaves():
     op = VectorOp(1000, function="add", dtype="fp16")
     assert (op.kind, op.m, op.n, op.k, op.batch, op.macs) == (VECTOR, 1000, 1, 1, 1, 0)
-    assert (op.a_bits, op.b_bits, op.c_bits, op.acc_bits, op.vector_cost) == (32, 0, 16, 16, 1)
+    assert (op.a_bits, op.b_bits, op.c_bits, op.acc_bits, op.vector_simple) == (32, 0, 16, 16, 1)
 
 
 def test_reductions_write_fractions():
@@ -23,9 +24,9 @@ def test_reductions_write_fractions():
 @pytest.mark.parametrize("name", sorted(VECTOR_FUNCTIONS))
 def test_costs_come_from_the_table(name):
     op = VectorOp(8, function=name)
-    assert op.vector_cost == VECTOR_FUNCTIONS[name].ops >= 1
+    assert vector_primitives(op) == VECTOR_FUNCTIONS[name].ops >= 1
     assert op.a_bits == 8 * VECTOR_FUNCTIONS[name].inputs
-    assert VectorOp(8, function=name, cycles_per_element=0.5, inputs=1.25).vector_cost == 0.5
+    assert VectorOp(8, function=name, simple_per_element=0.5, inputs=1.25).vector_simple == 0.5
 
 
 def test_composite_costs_exceed_their_parts():
@@ -40,7 +41,7 @@ def test_composite_costs_exceed_their_parts():
         ({"function": "sofmax"}, r"VectorOp.function = 'sofmax' is unknown: did you mean 'softmax'"),
         ({"inputs": 0}, r"VectorOp.inputs must be a number greater than 0"),
         ({"outputs_per_element": float("nan")}, r"VectorOp.outputs_per_element .* got nan"),
-        ({"cycles_per_element": -1}, r"VectorOp.cycles_per_element must be .* \[cycles/element\]"),
+        ({"simple_per_element": -1}, r"VectorOp.simple_per_element must be .* \[primitives/element\]"),
         ({"dtype": "fp31"}, r"VectorOp.dtype = 'fp31'"),
         ({"out_dtype": "x"}, r"VectorOp.out_dtype = 'x'"),
         ({"data_on": "disk"}, r"VectorOp.data_on = 'disk'"),
@@ -55,4 +56,4 @@ def test_errors(kw, match):
 def test_traced():
     ops = jax.vmap(lambda n: VectorOp(n, function="relu").plain())(jnp.arange(1, 4))
     np.testing.assert_array_equal(ops.macs, 0)
-    assert repr(VectorOp(8, function="relu")) == "VectorOp m=8 int8"
+    assert repr(VectorOp(8, function="relu")) == "VectorOp m=8 relu int8"

@@ -50,7 +50,7 @@ def resnet50(
             batch * 64 * conv_side**2,
             function="max_reduce",
             outputs_per_element=shrink,
-            cycles_per_element=9 * shrink,
+            simple_per_element=9 * shrink,
             dtype=dtype,
         )
         x = graph.add("maxpool", pool, x)
