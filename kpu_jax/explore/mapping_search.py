@@ -16,7 +16,7 @@ from kpu_jax.mapping import Mapping
 from kpu_jax.mapping.legality import explain
 from kpu_jax.mapping.proposals import STRATEGIES, propose
 from kpu_jax.model.batch import exact_cycles_of
-from kpu_jax.model.evaluate import evaluate
+from kpu_jax.model.pricing import Price, price
 from kpu_jax.workload import Op, Workload
 
 OBJECTIVES = ("latency", "energy", "edp")
@@ -54,6 +54,7 @@ def best_mapping(
 class Found(NamedTuple):
     """The finalists of every operation on every chip, [chip, op, finalist]; NumPy float64."""
 
+    strategy: np.ndarray  # row of the strategies that were screened
     mappings: Mapping
     seconds: np.ndarray  # exact; infinite where the mapping does not fit
     energy_pj: np.ndarray
@@ -73,21 +74,20 @@ def search(
     """Screen `strategies` for a table of operations on chips (leaves [chip]); time the finalists exactly."""
     chips, ops = jax.tree.map(lambda v: np.asarray(v, np.float64), (chips, ops))
     pins = {name: np.float64(value) for name, value in (pinned or {}).items()}
-    each = min(max(finalists // 2, 1), len(strategies))
+    keep = min(finalists, len(strategies))
     with jax.enable_x64(True):
-        screened = _screen(chips, ops, strategies, pins, objective=objective, each=each)
-        mappings, status, overflow = jax.tree.map(np.asarray, screened)
-        fits = np.flatnonzero(status.ravel() == 0)
-        chip, op, _ = np.unravel_index(fits, status.shape)
-        lanes = (
-            jax.tree.map(lambda v: v[chip], chips),
-            jax.tree.map(lambda v: v[op], ops),
-            jax.tree.map(lambda v: v.reshape(-1)[fits], mappings),
-        )
-        cycles = np.full(status.size, np.nan)
-        cycles[fits] = exact_cycles_of(*lanes)
-        seconds, energy = jax.tree.map(np.asarray, _price(chips, ops, mappings, cycles.reshape(status.shape)))
-    return Found(mappings, seconds, energy, status, overflow)
+        screened = _screen(chips, ops, strategies, pins, objective=objective, keep=keep)
+    strategy, mappings, prices = jax.tree.map(np.asarray, screened)
+    fits = np.flatnonzero(prices.status.ravel() == 0)
+    chip, op, _ = np.unravel_index(fits, prices.status.shape)
+    cycles = np.full(prices.status.size, np.inf)
+    cycles[fits] = exact_cycles_of(
+        jax.tree.map(lambda v: v[chip], chips),
+        jax.tree.map(lambda v: v[op], ops),
+        jax.tree.map(lambda v: v.reshape(-1)[fits], mappings),
+    )
+    cycles = cycles.reshape(prices.status.shape)
+    return Found(strategy, mappings, prices.seconds(cycles), prices.energy_pj(cycles), prices.status, prices.overflow)
 
 
 def choose(seconds: np.ndarray, energy: np.ndarray, count: np.ndarray, objective: str) -> np.ndarray:
@@ -108,42 +108,29 @@ def choose(seconds: np.ndarray, energy: np.ndarray, count: np.ndarray, objective
     return kept
 
 
-@jit_for(BATCH, static_argnames=("objective", "each"))
-def _screen(chips: Any, ops: Any, strategies: Scalar, pinned: dict[str, Scalar], *, objective: str, each: int) -> Any:
-    """(mappings, status, overflow) [chip, op, finalist]: `each` best by the bound with L3 double-, and single-buffered."""
+@jit_for(BATCH, static_argnames=("objective", "keep"))
+def _screen(chips: Any, ops: Any, strategies: Scalar, pinned: dict[str, Scalar], *, objective: str, keep: int) -> Any:
+    """(rows of strategies, mappings, prices) [chip, op, finalist]: the `keep` that promise most."""
     salt = jnp.asarray(np.random.default_rng(0).random(len(Mapping.__dataclass_fields__)))
 
     def one(cfg: Any, op: Any) -> Any:
-        def mapping_of(strategy: Scalar) -> Mapping:
-            return _pin(propose(cfg, op, strategy), pinned)
+        def candidate(strategy: Scalar) -> tuple[Mapping, Price]:
+            mapping = _pin(propose(cfg, op, strategy), pinned)
+            return mapping, price(cfg, op, mapping)
 
-        mappings = jax.vmap(mapping_of)(strategies)
-        screened = jax.vmap(lambda m: evaluate(cfg, op, m, exact=False))(mappings)
-        cost = {"latency": screened.seconds, "energy": screened.energy_pj, "edp": screened.edp}[objective]
+        mappings, prices = jax.vmap(candidate)(strategies)
+        time = prices.seconds(prices.estimate)
+        energy = prices.energy_pj(prices.estimate)
+        cost = {"latency": time, "energy": energy, "edp": time * energy}[objective]
+        cost = jnp.where(prices.status == 0, cost, jnp.inf)
         # Strategies often coincide: only the first of equal mappings stays.
         key = sum(leaf * s for leaf, s in zip(jax.tree.leaves(mappings), salt, strict=True))
         order = jnp.argsort(key)
         again = jnp.concatenate([jnp.zeros(1, bool), key[order][1:] == key[order][:-1]])
-        cost = jnp.where(jnp.zeros_like(again).at[order].set(again), jnp.inf, cost)
-        double = mappings.double_l3 > 0
-        _, best = jax.lax.top_k(-jnp.where(double, cost, jnp.inf), each)
-        _, rest = jax.lax.top_k(-jnp.where(double, jnp.inf, cost), each)
-        best = jnp.concatenate([best, rest])
-        return jax.tree.map(lambda v: v[best], mappings), screened.status_code[best], screened.overflow[best]
+        _, best = jax.lax.top_k(-jnp.where(jnp.zeros_like(again).at[order].set(again), jnp.inf, cost), keep)
+        return best, *jax.tree.map(lambda v: v[best], (mappings, prices))
 
     return jax.vmap(lambda cfg: jax.vmap(lambda op: one(cfg, op))(ops))(chips)
-
-
-@jit_for(BATCH)
-def _price(chips: Any, ops: Any, mappings: Any, cycles: Scalar) -> tuple[Scalar, Scalar]:
-    """(seconds, energy) [chip, op, finalist] at known cycles."""
-
-    def one(cfg: Any, op: Any, mapping: Any, known: Scalar) -> tuple[Scalar, Scalar]:
-        r = evaluate(cfg, op, mapping, exact=False, cycles=known)
-        return r.seconds, r.energy_pj
-
-    each = jax.vmap(one, (None, None, 0, 0))
-    return jax.vmap(jax.vmap(each, (None, 0, 0, 0)), (0, None, 0, 0))(chips, ops, mappings, cycles)
 
 
 def _pin(mapping: Mapping, pinned: dict[str, Scalar]) -> Mapping:
@@ -187,7 +174,7 @@ def _check_feasible(workload: Op | Workload, found: Found) -> None:
     status, overflow = found.status[0], found.overflow[0]
     for row in range(len(status)):
         if not np.isfinite(found.seconds[0, row]).any():
-            name = workload.names[row] if isinstance(workload, Workload) else repr(workload)
+            name = workload.row_names[row] if isinstance(workload, Workload) else repr(workload)
             raise InfeasibleError(
                 f"{name}: no mapping of the stated set fits this chip; the nearest: {explain(status[row][0], overflow[row][0])}"
             )

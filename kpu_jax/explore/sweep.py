@@ -14,6 +14,7 @@ from kpu_jax.explore import front
 from kpu_jax.explore.kernel import OBJECTIVES, evaluate_block
 from kpu_jax.explore.retime import Retimed, retime
 from kpu_jax.explore.space import Space
+from kpu_jax.hardware import KPUConfig
 from kpu_jax.mapping.proposals import SWEEP_STRATEGIES
 from kpu_jax.workload import Op, Workload
 
@@ -62,16 +63,24 @@ class SweepResult:
     retimed: Retimed
 
     @property
-    def certified(self) -> dict[str, bool]:
-        """Per objective: can no chip that was not re-timed be better (within the stated set of mappings)?"""
+    def floor(self) -> dict[str, float]:
+        """Per objective: what no chip that was not timed exactly can fall below (within the stated set of mappings)."""
         seen = set(self.retimed.ids.tolist())
         result = {}
         for name in OBJECTIVES:
             rows = self.summary.best[name]
             rest = [least for least, chip in rows if int(chip) not in seen]
-            floor = min(rest) if rest else (rows[-1, 0] if len(rows) == BEST_KEPT else np.inf)
-            result[name] = bool(len(self.retimed.ids)) and self.retimed.best(name)[1] <= floor
+            result[name] = float(min(rest) if rest else (rows[-1, 0] if len(rows) == BEST_KEPT else np.inf))
         return result
+
+    @property
+    def certified(self) -> dict[str, bool]:
+        """Per objective: is the best chip that was timed exactly the best of the space (within the stated set)?"""
+        return {name: self.retimed.best(name)[1] <= floor for name, floor in self.floor.items()}
+
+    def best_chip(self, objective: str | None = None) -> KPUConfig:
+        """The best chip by exact time that meets the constraints."""
+        return self.space.chip(int(self.retimed.ids[self.retimed.best(objective or self.objective)[0]]))
 
 
 def evaluate_range(
@@ -152,7 +161,7 @@ def sweep(
     """
     check_choice("objective", objective, OBJECTIVES)
     space = space if isinstance(space, Space) else Space(space)
-    limits = _limits(constraints)
+    limits = limits_of(constraints)
     if not isinstance(workload, (Workload, Op)):
         raise KPUError(f"workload must be a Workload or an operation, got {type(workload).__name__}")
     net = workload if isinstance(workload, Workload) else Workload.from_ops([("op", workload)])
@@ -165,7 +174,8 @@ def sweep(
     return SweepResult(space, net, objective, limits, summary, retime(space, net, summary, objective, limits, count))
 
 
-def _limits(constraints: Mapping[str, float] | None) -> dict[str, float]:
+def limits_of(constraints: Mapping[str, float] | None) -> dict[str, float]:
+    """Checked upper limits by name of `CONSTRAINTS`. Raises `KPUError` for unknown names and numbers not positive."""
     limits = {}
     for name, value in (constraints or {}).items():
         if name not in CONSTRAINTS:

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from kpu_jax.base.numerics import ceil_div
+from kpu_jax.base.numerics import ceil_div, nearest_whole
 
 Scalar = jax.Array
 
@@ -35,7 +35,7 @@ def block_rows(op: Any, first: Scalar, count: Scalar) -> Scalar:
     rows = jnp.minimum(count, op.out_h)
     above = jnp.maximum(0.0, op.pad_top - first * op.stride_h)
     below = jnp.maximum(0.0, (first + rows - 1) * op.stride_h + window - op.pad_top - op.in_h)
-    return jnp.maximum(1.0, count / op.out_h) * ((rows - 1) * added + window - above - below)
+    return jnp.maximum(1.0, nearest_whole(count / op.out_h)) * ((rows - 1) * added + window - above - below)
 
 
 def total_rows(op: Any, l3_m: Scalar) -> Scalar:
@@ -54,4 +54,4 @@ def largest_rows(op: Any, l3_m: Scalar) -> Scalar:
     window, added, _ = _window(op)
     rows = jnp.round(l3_m / op.out_w)
     inner = jnp.minimum((jnp.minimum(rows, op.out_h) - 1) * added + window, op.in_h)
-    return jnp.maximum(1.0, jnp.minimum(rows / op.out_h, op.images)) * inner
+    return jnp.maximum(1.0, jnp.minimum(nearest_whole(rows / op.out_h), op.images)) * inner

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from kpu_jax.base.numerics import ceil_div
+from kpu_jax.base.numerics import ceil_div, floor_div
 from kpu_jax.hardware import derived
 from kpu_jax.mapping.input_rows import largest_rows
 from kpu_jax.mapping.visits import Layout
@@ -82,7 +82,7 @@ def needs(cfg: Any, op: Any, mapping: Any, layout: Layout) -> Needs:
 
     partial_l3 = layout.out_of_place > 0.5
     c3 = jnp.where(partial_l3, acc, ec)
-    a3 = jnp.where(conv, largest_rows(op, mapping.l3_m) * op.in_w * k3 / (op.kernel_h * op.kernel_w), m3 * k3) * ea
+    a3 = jnp.where(conv, largest_rows(op, mapping.l3_m) * op.in_w * ceil_div(k3, op.kernel_h * op.kernel_w), m3 * k3) * ea
     blocks3 = jnp.where(op.loc_a < 2, a3, 0) + jnp.where(op.loc_b < 2, k3 * n3 * eb, 0) + n3 * bias
     blocks3 += jnp.where(op.loc_c < 2, m3 * n3 * c3, 0)
     l3 = layout.groups * blocks3 * (1 + mapping.double_l3) + op.reserved_l3_bytes
@@ -122,7 +122,7 @@ def needs(cfg: Any, op: Any, mapping: Any, layout: Layout) -> Needs:
         have=(
             zero + cfg.compute.tile_count,
             zero + derived.l3_capacity_bytes(cfg),
-            zero + jnp.floor(derived.l2_capacity_bytes(cfg) / layout.tiles_used),
+            zero + floor_div(derived.l2_capacity_bytes(cfg), layout.tiles_used),
             zero + cfg.on_chip_memory.l1.buffer_capacity_kb * 1024,
             zero + derived.l1_buffer_count(cfg),
             zero + derived.external_capacity_bytes(cfg),
@@ -134,7 +134,7 @@ def needs(cfg: Any, op: Any, mapping: Any, layout: Layout) -> Needs:
 
 
 def _rest(a: Scalar, b: Scalar) -> Scalar:
-    return a - b * jnp.floor(a / b)
+    return a - b * floor_div(a, b)
 
 
 def explain(code: float, overflow: float) -> str:

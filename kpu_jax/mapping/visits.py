@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from kpu_jax.base.numerics import ceil_div
 from kpu_jax.mapping.axes import UNBOUNDED, Axis, count_axis
 
 Scalar = jax.Array
@@ -153,13 +154,13 @@ def lay_out(op: Any, mapping: Any, rows: Scalar, cols: Scalar, rate: Scalar) -> 
             alone = [(t == 1).astype(once.dtype) for t in (axis.tiles, axis.last.active, axis.last.last_active)]
             c_final, _ = totals(Weights(*alone, 0.0))
             out_of_place = receivers[0] - elements
-    batch_steps = jnp.ceil(op.batch / mapping.partition_b)
+    batch_steps = ceil_div(op.batch, mapping.partition_b)
     return Layout(
         **axes,
         **visits,
         c_final=c_final,
         batch_steps=batch_steps,
-        groups=jnp.ceil(op.batch / batch_steps),
+        groups=ceil_div(op.batch, batch_steps),
         tiles_used=mapping.partition_b * mapping.partition_m * mapping.partition_n * mapping.partition_k,
         out_of_place=out_of_place,
     )

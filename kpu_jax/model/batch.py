@@ -23,7 +23,7 @@ from kpu_jax.model.moves import Context, context
 from kpu_jax.model.rates import rates_of
 
 STRIDE = 64  # steps between two looks at which lanes are done
-FEW, MANY = 32, 64  # lanes of a worker on a CPU: the longest schedule decides for few, the throughput for many
+LANES = 64  # of a worker on a CPU: the longest schedules decide for fewer, caches for more
 ACCELERATOR_LANES = 4096
 
 
@@ -85,8 +85,8 @@ def exact_cycles_of(cfg: Any, ops: Any, mappings: Any) -> np.ndarray:
     result = np.zeros(total)
     longest_first = iter(np.argsort(-_rough_steps(*problems), kind="stable").tolist())
     on_cpu = jax.default_backend() == "cpu"
-    workers = min(os.cpu_count() or 1, 8, -(-total // FEW)) if on_cpu else 1
-    lanes = ACCELERATOR_LANES if not on_cpu else MANY if total >= 8 * MANY else FEW
+    workers = min(os.cpu_count() or 1, 8, -(-total // LANES)) if on_cpu else 1
+    lanes = LANES if on_cpu else ACCELERATOR_LANES
     with ThreadPoolExecutor(max(workers, 1)) as pool:  # compiled code runs outside of Python's lock
         for worker in [pool.submit(_work, problems, longest_first, lanes, result) for _ in range(workers)]:
             worker.result()

@@ -45,6 +45,7 @@ class Work(NamedTuple):
 
 class Bound(NamedTuple):
     cycles: Scalar  # lower bound on the makespan [fabric cycles]
+    in_turns: Scalar  # likely makespan when L3 is loaded and read in turns (single-buffered); no bound
     busy: tuple[Scalar, ...]  # per engine class of `ENGINES`: the least time it is held [fabric cycles]
 
     @property
@@ -112,7 +113,8 @@ def bound_of(work: Work, rates: Rates) -> Bound:
     total = paths[0]
     for path in paths[1:]:
         total = jnp.maximum(total, path)
-    return Bound(total, busy)
+    inside = jnp.maximum(jnp.maximum(busy[2], busy[3]), busy[4])
+    return Bound(total, jnp.maximum(total, jnp.maximum(busy[0], busy[1]) + inside), busy)
 
 
 def _blocks(axis: Axis, length: Any) -> Scalar:
@@ -157,8 +159,8 @@ def _firsts(op: Any, layout: Layout, extents: Any) -> dict[str, tuple[Scalar, Sc
 
     (m3, m2), (n3, n2), (k3, k2) = first(layout.m), first(layout.n), first(layout.k)
     m1, n1, k1 = (jnp.minimum(size, extent) for size, extent in zip((m2, n2, k2), extents, strict=True))
-    rows = block_rows(op, jnp.zeros_like(m3), m3 / jnp.maximum(op.out_w, 1))
-    conv_a = rows * op.in_w * k3 / (op.kernel_h * op.kernel_w)
+    rows = block_rows(op, jnp.zeros_like(m3), ceil_div(m3, jnp.maximum(op.out_w, 1)))
+    conv_a = rows * op.in_w * ceil_div(k3, op.kernel_h * op.kernel_w)
     a3 = jnp.where(op.kind == 1, conv_a, m3 * k3) * ea
     return {
         "first_l3": (jnp.where(op.loc_a < 2, a3, 0.0), jnp.where(op.loc_b < 2, k3 * n3 * eb, 0.0)),

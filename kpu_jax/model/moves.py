@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from kpu_jax.base.numerics import ceil_div
+from kpu_jax.base.numerics import ceil_div, floor_div, nearest_whole
 from kpu_jax.mapping.input_rows import block_rows
 from kpu_jax.model.rates import Rates
 from kpu_jax.model.step import Delays, In, Moves, Out
@@ -135,10 +135,11 @@ def _external(c: Context, at: Position, axes: Spans, operand: str, width: Any) -
     padded = run_bursts(h.l3_size, w.l3_size * width, w.l3_size >= whole, c.burst)
     if operand == "A":
         per_unit = ceil_div(c.plan.unit[0], c.plan.tile3[0])
-        first = (at.l3[0] - per_unit * jnp.floor(at.l3[0] / per_unit)) * c.plan.tile3[0] / jnp.maximum(op.out_w, 1)
-        first -= op.out_h * jnp.floor(first / op.out_h)
-        rows = block_rows(op, first, m.l3_size / jnp.maximum(op.out_w, 1))
-        channels = k.l3_size / (op.kernel_h * op.kernel_w)
+        within = at.l3[0] - per_unit * floor_div(at.l3[0], per_unit)
+        first = nearest_whole(within * c.plan.tile3[0] / jnp.maximum(op.out_w, 1))
+        first -= op.out_h * floor_div(first, op.out_h)
+        rows = block_rows(op, first, ceil_div(m.l3_size, jnp.maximum(op.out_w, 1)))
+        channels = ceil_div(k.l3_size, op.kernel_h * op.kernel_w)
         conv = op.kind == 1
         size = jnp.where(conv, rows * op.in_w * channels * width, size)
         padded = jnp.where(conv, conv_bursts(op, rows, channels, width, c.burst), padded)

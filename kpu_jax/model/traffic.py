@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from kpu_jax.base.numerics import ceil_div
+from kpu_jax.base.numerics import ceil_div, nearest_whole
 from kpu_jax.mapping.input_rows import block_rows, total_rows
 from kpu_jax.mapping.visits import Layout
 from kpu_jax.workload.footprint import element_bytes, vector_primitives
@@ -102,7 +102,7 @@ def count_traffic(op: Any, mapping: Any, layout: Layout, burst: Scalar) -> Traff
 
 def _compulsory(op: Any, widths: tuple[Any, Any, Any, Any]) -> Scalar:
     ea, eb, ec, acc = widths
-    whole_rows = block_rows(op, jnp.zeros_like(op.m), op.m / jnp.maximum(op.out_w, 1))
+    whole_rows = block_rows(op, jnp.zeros_like(op.m), ceil_div(op.m, jnp.maximum(op.out_w, 1)))
     size_a = jnp.where(op.kind == 1, whole_rows * op.in_w * op.channels, op.m * op.k) * ea
     sizes = (size_a, op.k * op.n * eb, op.m * op.n * ec)
     total = sum(jnp.where(loc < 2, s, 0.0) for loc, s in zip((op.loc_a, op.loc_b, op.loc_c), sizes, strict=True))
@@ -134,9 +134,9 @@ def _external_bursts(op: Any, mapping: Any, layout: Layout, burst: Scalar, wraps
 
     kernel = op.kernel_h * op.kernel_w
     rows = total_rows(op, mapping.l3_m)
-    conv_a = sum(c.count * conv_bursts(op, rows, c.size / kernel, ea, burst) for c in k)
+    conv_a = sum(c.count * conv_bursts(op, rows, ceil_div(c.size, kernel), ea, burst) for c in k)
     once_a = jnp.where(op.kind == 1, conv_a, blocks(m, k, ea, op.k))
-    visits_b, visits_c = layout.B.l3 / (op.k * op.n), layout.C.l3 / (op.m * op.n)
+    visits_b, visits_c = nearest_whole(layout.B.l3 / (op.k * op.n)), nearest_whole(layout.C.l3 / (op.m * op.n))
     size_c = (2 * visits_c - 2) * blocks(m, n, acc, op.n) + blocks(m, n, ec, op.n)
     bias = jnp.where(op.has_bias > 0, layout.m.l3_trips, 0.0)
     size_bias = bias * sum(c.count * run_bursts(1.0, c.size * acc, jnp.ones((), bool), burst) for c in n)

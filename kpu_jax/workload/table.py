@@ -78,6 +78,11 @@ class Workload:
         return max(self.row_of) + 1
 
     @property
+    def row_names(self) -> tuple[str, ...]:
+        """The name of each row's first instance."""
+        return tuple(self.names[self.row_of.index(row)] for row in range(self.rows))
+
+    @property
     def macs(self) -> Int[np.ndarray, " op"]:
         """MACs of every instance, int64. Host only: `KPUError` if the leaves are traced."""
         return self._concrete(self.ops.macs)[list(self.row_of)].astype(np.int64)
