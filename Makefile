@@ -1,3 +1,5 @@
+# The main job's study; STUDY=experiments/which_kpu/million.toml sweeps a million chips.
+STUDY ?= experiments/which_kpu/space.toml
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
 .venv/ready: pyproject.toml constraints.txt
@@ -7,7 +9,7 @@ PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do $$p -c '
 	touch $@
 
 main-job: .venv/ready
-	.venv/bin/python -m experiments.which_kpu $(ARGS)
+	.venv/bin/kpu-jax sweep $(STUDY) $(ARGS)
 
 test: .venv/ready
 	.venv/bin/python -m pytest tests/ -q

@@ -16,7 +16,7 @@ from kpu_jax.explore.sweep import SweepResult, sweep
 from kpu_jax.hardware import KPUConfig, load_config, preset, save_config
 from kpu_jax.hardware.presets import PRESET_NAMES
 from kpu_jax.simulator import simulate
-from kpu_jax.workload import Gemm, Op, Workload, network
+from kpu_jax.workload import Gemm, Workload, network
 from kpu_jax.workload.networks import NETWORK_NAMES
 
 RUN_EXAMPLES = """examples:
@@ -136,7 +136,7 @@ def _run(args: argparse.Namespace) -> None:
     if args.matmul:
         if options:
             raise KPUError("--option is for networks; a matmul has only --dtype")
-        workload: Op | Workload = Workload.from_ops([("matmul", _matmul(args.matmul, args.dtype))])
+        workload = Workload.from_ops([("matmul", _matmul(args.matmul, args.dtype))])
     else:
         workload = network(args.network, **options, **({"dtype": args.dtype} if args.dtype else {}))
     mappings = best_mapping(chip, workload, objective=args.objective)

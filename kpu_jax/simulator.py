@@ -76,8 +76,8 @@ def simulate(cfg: KPUConfig, workload: Op | Workload, mapping: Mapping | None = 
     if isinstance(workload, Workload):
         rows = workload.rows
         mapping = jax.tree.map(lambda v: _rows(v, rows), mapping)
-        arguments = (cfg, workload.ops, mapping)
-        pure = evaluate_table
+        arguments: tuple[Any, Any, Any] = (cfg, workload.ops, mapping)
+        pure: Any = evaluate_table
     else:
         arguments = (cfg, workload.plain(), mapping)
         pure = evaluate
@@ -85,7 +85,8 @@ def simulate(cfg: KPUConfig, workload: Op | Workload, mapping: Mapping | None = 
         return pure(*arguments, exact=exact)
     if not isinstance(workload, Workload) and any(np.ndim(leaf) for leaf in jax.tree.leaves(arguments)):
         raise KPUError("simulate takes one chip, operation and mapping; use jax.vmap(kpu.simulate) over stacked ones")
-    return _report(*canonical(arguments), exact)
+    cfg, ops, mapping = canonical(arguments)
+    return _report(cfg, ops, mapping, exact)
 
 
 def canonical(tree: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import Any, TypeVar, dataclass_transform
 
 import jax
 import numpy as np
@@ -14,6 +14,7 @@ from kpu_jax.base.errors import KPUError, nearest
 T = TypeVar("T")
 
 
+@dataclass_transform(frozen_default=True)
 def record(cls: type[T]) -> type[T]:
     """Class decorator: a frozen dataclass whose fields are all pytree children.
 

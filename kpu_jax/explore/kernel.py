@@ -25,7 +25,7 @@ from kpu_jax.model.rates import rates_of
 from kpu_jax.model.traffic import count_traffic
 
 Scalar = jax.Array
-Values = dict[str, Scalar]  # dotted path -> values
+Values = dict[str, Any]  # dotted path -> values
 OBJECTIVES = ("latency", "energy", "edp")
 
 
@@ -65,7 +65,7 @@ def _with(chip: Any, values: Values) -> Any:
 
 
 @jax.jit
-def lay_block(base: Any, geometry: Values, ops: Any, strategies: Scalar) -> Laid:
+def lay_block(base: Any, geometry: Values, ops: Any, strategies: Any) -> Laid:
     """Lay out every operation [op] under every strategy on every geometry."""
 
     def one(values: Values) -> Laid:
@@ -115,12 +115,8 @@ def reduce_block(
             return jnp.sum(jnp.where(count > 0, v * count, 0.0))
 
         least_time, least_energy = total(jnp.min(time, axis=-1)), total(jnp.min(energy, axis=-1))
-        weigh_time, weigh_energy = {
-            "latency": (0.0, 1.0),
-            "energy": (1.0, 0.0),
-            "edp": (least_time, least_energy),
-        }[objective]
-        cost = jnp.where(jnp.isfinite(time), energy * weigh_time + time * weigh_energy, jnp.inf)
+        weighed = energy * least_time + time * least_energy
+        cost = jnp.where(jnp.isfinite(time), {"latency": time, "energy": energy, "edp": weighed}[objective], jnp.inf)
         chosen = cost <= jnp.min(cost, axis=-1, keepdims=True)
         pick = lambda v: total(jnp.min(jnp.where(chosen, v, jnp.inf), axis=-1))  # noqa: E731
         return Totals(pick(time) / hz, pick(energy), least_time / hz, least_energy, total_area_mm2(chip))
@@ -132,7 +128,7 @@ def reduce_block(
     return jax.vmap(one)(geometry, dynamic_pj, cycles)
 
 
-def evaluate_block(base: Any, geometry: Values, speed: Values, ops: Any, strategies: Scalar, objective: str) -> Totals:
+def evaluate_block(base: Any, geometry: Values, speed: Values, ops: Any, strategies: Any, objective: str) -> Totals:
     """Totals [geometry, speed] of a block of chips; `geometry`, `speed`: {dotted path: values}."""
     laid = lay_block(base, geometry, ops, strategies)
     cycles = time_block(base, geometry, speed, ops, laid.work)

@@ -6,6 +6,8 @@ import itertools
 import math
 from typing import Any
 
+import numpy as np
+
 from kpu_jax.base.pytree import is_traced, leaf_paths
 from kpu_jax.hardware.fields import KIB, MIB, FieldError
 
@@ -37,7 +39,7 @@ def address_map(config: Any) -> dict[str, int]:
     external, L3, L2, L1, page buffers, each on a 4 KiB boundary. Raises `FieldError` for overlapping regions.
     """
     for name, leaf in leaf_paths(config):
-        if is_traced(leaf) or getattr(leaf, "ndim", 0):
+        if is_traced(leaf) or np.ndim(leaf):
             raise FieldError(name, f"address_map needs one concrete configuration, but {name} is traced or stacked")
     sizes = region_sizes(config)
     bases = {name: int(getattr(config.address_map, name)) for name in sizes}

@@ -21,7 +21,8 @@ Scalar = jax.Array
 class L3Class(NamedTuple):
     """The L3 blocks of one size along an axis, seen through the compute tiles' shares."""
 
-    count: Scalar  # L3 blocks of this class
+    # L3 blocks of this class (hides tuple.count, which nobody calls)
+    count: Scalar  # type: ignore[assignment]
     size: Scalar  # elements along the axis
     active: Scalar  # compute tiles with a share
     l2_trips: Scalar  # L2 blocks of the first compute tile's share

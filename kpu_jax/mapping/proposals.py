@@ -50,10 +50,10 @@ STRATEGIES = _table()  # [strategy, field of Strategy]
 # --finalists 64 --chips 30 --seed 1` (seven presets and 23 chips drawn from a space).
 # fmt: off
 SWEEP_STRATEGIES = STRATEGIES[[
-    4, 7, 8, 9, 16, 32, 36, 51, 52, 56, 64, 73, 77, 82, 83, 98, 103, 105, 107, 113, 114, 128, 135, 136, 140,
-    154, 162, 177, 178, 184, 222, 274, 320, 328, 361, 367, 369, 370, 376, 386, 388, 392, 400, 405, 408, 409,
-    416, 422, 424, 428, 441, 442, 509, 577, 580, 584, 600, 607, 609, 610, 619, 631, 632, 640, 641, 644, 672,
-    677, 680, 716, 753, 771,
+    6, 8, 9, 16, 32, 36, 48, 52, 56, 64, 73, 77, 83, 98, 103, 105, 107, 113, 114, 128, 135, 136, 140, 154,
+    162, 177, 178, 186, 223, 274, 298, 320, 328, 348, 349, 361, 364, 369, 370, 376, 386, 388, 394, 400, 405,
+    408, 409, 414, 416, 424, 428, 441, 509, 577, 580, 584, 600, 607, 609, 611, 619, 630, 632, 640, 641, 644,
+    677, 680, 699, 716, 746, 753,
 ]]
 # fmt: on
 
@@ -212,7 +212,10 @@ def _l3_tile(op: Any, keep: Scalar, cut: Scalar, room: Scalar, widths: Any, step
     return m3, n3, jnp.where(c_stays, k_slice(jnp.clip(deep, 1, ceil_div(op.k, cut))), op.k)
 
 
-def _l2_tile(flow: Scalar, fill: Scalar, room: _Room, shares: Any, widths: Any, passes: Any, rows: Scalar, rate: Scalar):
+def _l2_tile(
+    flow: Scalar, fill: Scalar, room: _Room, shares: Any, widths: Any, passes: Any, rows: Scalar, rate: Any
+) -> tuple[Scalar, Scalar, Scalar]:
+    """The L2 block: k as deep as possible, then m and n in the shape that `fill` names."""
     ea, eb, acc, bias = widths
     share_m, share_n, share_k = shares
     pass_m, pass_n, pass_k = passes

@@ -151,13 +151,17 @@ def lay_out(op: Any, mapping: Any, rows: Scalar, cols: Scalar, rate: Scalar) -> 
         l3 = elements * jnp.where(wraps, axis.l3_trips, 1.0)
         visits[operand] = Visits(l3, once, *receivers)
         if operand == "C":
-            alone = [(t == 1).astype(once.dtype) for t in (axis.tiles, axis.last.active, axis.last.last_active)]
-            c_final, _ = totals(Weights(*alone, 0.0))
+            alone = [jnp.where(t == 1, 1.0, 0.0) for t in (axis.tiles, axis.last.active, axis.last.last_active)]
+            c_final, _ = totals(Weights(alone[0], alone[1], alone[2], 0.0))
             out_of_place = receivers[0] - elements
     batch_steps = ceil_div(op.batch, mapping.partition_b)
     return Layout(
-        **axes,
-        **visits,
+        m=axes["m"],
+        n=axes["n"],
+        k=axes["k"],
+        A=visits["A"],
+        B=visits["B"],
+        C=visits["C"],
         c_final=c_final,
         batch_steps=batch_steps,
         groups=ceil_div(op.batch, batch_steps),

@@ -30,7 +30,7 @@ class Work(NamedTuple):
     """What each engine class must do, whatever its speed: bytes in all, and in the first and last moves."""
 
     host: Scalar  # [byte]
-    dma: Scalar  # bursts [byte]
+    dma: Any  # bursts [byte]
     block_mover: Scalar
     streamer: Scalar
     fabric: Scalar  # held in all [fabric cycles]: exact
@@ -144,7 +144,7 @@ def _fabric(op: Any, mapping: Any, layout: Layout, cols: Any, rate: Any, serial:
     return layout.batch_steps * jnp.where(op.kind < 2, stream + serial * passes * blocks, vector)
 
 
-def _firsts(op: Any, layout: Layout, extents: Any) -> dict[str, tuple[Scalar, Scalar]]:
+def _firsts(op: Any, layout: Layout, extents: Any) -> dict[str, Any]:
     """Bytes of the first blocks of A and B of one compute-tile group's first tile, at every level."""
     ea, eb, _, _ = element_bytes(op)
 
@@ -169,7 +169,7 @@ def _firsts(op: Any, layout: Layout, extents: Any) -> dict[str, tuple[Scalar, Sc
     }
 
 
-def _lasts(op: Any, layout: Layout, extents: Any) -> dict[str, Scalar]:
+def _lasts(op: Any, layout: Layout, extents: Any) -> dict[str, Any]:
     """Bytes of the last blocks of C of one compute tile, at least, at every level."""
     _, _, ec, acc = element_bytes(op)
     least = jnp.minimum(ec, acc)

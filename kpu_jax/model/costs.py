@@ -45,7 +45,7 @@ def area_mm2(cfg: Any) -> dict[str, Scalar]:
     }
 
 
-def total_area_mm2(cfg: Any) -> Scalar:
+def total_area_mm2(cfg: Any) -> Any:
     """Area of the chip [mm^2]."""
     return sum(area_mm2(cfg).values())
 

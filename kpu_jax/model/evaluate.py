@@ -26,7 +26,7 @@ def floats(tree: Any) -> Any:
     return jax.tree.map(lambda v: jnp.asarray(v, jnp.result_type(float)), tree)
 
 
-def rate_of(cfg: Any, op: Any) -> Scalar:
+def rate_of(cfg: Any, op: Any) -> Any:
     """Multiply-adds of a PE per cycle for this operation: set by the wider of A and B."""
     return derived.macs_per_pe(cfg, jnp.maximum(jnp.maximum(op.a_bits, op.b_bits), 1.0))
 

@@ -46,7 +46,8 @@ class _History(NamedTuple):
 class Walk(NamedTuple):
     x: Times
     origin: Scalar  # [2]: the time that x is relative to, as high + low part
-    index: Scalar  # [LOOPS]
+    # [LOOPS] (hides tuple.index, which nobody calls)
+    index: Scalar  # type: ignore[assignment]
     before: Position
     outs: tuple[Out, Out, Out]
     stay: Stay

@@ -19,7 +19,7 @@ class Price(NamedTuple):
 
     cycles: Scalar  # lower bound on the makespan [fabric cycles]
     estimate: Scalar  # likely makespan, for ranking only [fabric cycles]
-    dynamic_pj: Scalar  # energy that does not depend on time [pJ]
+    dynamic_pj: Any  # energy that does not depend on time [pJ]
     pj_per_cycle: Scalar  # leakage and clock [pJ/cycle]
     seconds_per_cycle: Scalar
     status: Scalar  # code of `mapping.legality.STATUS`; 0 fits

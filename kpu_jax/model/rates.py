@@ -51,7 +51,7 @@ class Rates(NamedTuple):
     fill_drain: Scalar  # fabric cycles between the last operand of a pass and its completion
 
 
-def activation_cycles(cfg: Any, op: Any) -> Scalar:
+def activation_cycles(cfg: Any, op: Any) -> Any:
     """Vector-engine cycles per element and lane of the operation's activation."""
     costs = [getattr(cfg.vector, f"cycles_{name}") for name in ACTIVATIONS[1:]]
     return sum(jnp.where(op.activation == code, cost, 0.0) for code, cost in enumerate(costs, 1))

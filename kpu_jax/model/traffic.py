@@ -109,7 +109,7 @@ def _compulsory(op: Any, widths: tuple[Any, Any, Any, Any]) -> Scalar:
     return op.batch * (total + jnp.where(op.has_bias > 0, op.n * acc, 0.0))
 
 
-def run_bursts(h: Scalar, w: Scalar, contiguous: Scalar, burst: Scalar) -> Scalar:
+def run_bursts(h: Any, w: Scalar, contiguous: Any, burst: Scalar) -> Scalar:
     """Bytes of the bursts that carry h rows of w bytes: one run if contiguous, else a run per row."""
     return burst * jnp.where(contiguous, ceil_div(h * w, burst), h * ceil_div(w, burst))
 
@@ -139,7 +139,7 @@ def _external_bursts(op: Any, mapping: Any, layout: Layout, burst: Scalar, wraps
     visits_b, visits_c = nearest_whole(layout.B.l3 / (op.k * op.n)), nearest_whole(layout.C.l3 / (op.m * op.n))
     size_c = (2 * visits_c - 2) * blocks(m, n, acc, op.n) + blocks(m, n, ec, op.n)
     bias = jnp.where(op.has_bias > 0, layout.m.l3_trips, 0.0)
-    size_bias = bias * sum(c.count * run_bursts(1.0, c.size * acc, jnp.ones((), bool), burst) for c in n)
+    size_bias = bias * sum(c.count * run_bursts(1.0, c.size * acc, True, burst) for c in n)
     return {
         "A": op.batch * jnp.where(op.loc_a < 2, once_a * wraps_a, 0.0),
         "B": op.batch * jnp.where(op.loc_b < 2, visits_b * blocks(k, n, eb, op.n), 0.0),

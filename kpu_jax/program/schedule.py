@@ -60,7 +60,7 @@ class Schedule:
     def _expand(self) -> None:
         for s, step in enumerate(self.steps):
             before = self.steps[s - 1] if s else None
-            early = {}
+            early: dict[int, bool] = {}
             for level, above in ((3, None), (2, 3), (1, 2)):
                 moved = before is None or (above is not None and before.position(above) != step.position(above))
                 early[level] = self.double[level] and (not moved or above is None or early[above])
@@ -311,7 +311,7 @@ class Schedule:
     def _external(self, x: str, step: Step, complete: bool = True) -> tuple[float, float]:
         """Bytes of an L3 block and the bytes of the bursts that carry it, for all batch groups."""
         b, groups = self.blocks, self.blocks.groups(step.batch)
-        rows_axis, cols_axis = {"A": "mk", "B": "kn", "C": "mn"}[x]
+        rows_axis, cols_axis = {"A": ("m", "k"), "B": ("k", "n"), "C": ("m", "n")}[x]
         h, w = b.l3_size(rows_axis, step.l3[rows_axis]), b.l3_size(cols_axis, step.l3[cols_axis])
         width = b.bytes[x] if complete or x != "C" else b.acc_bytes
         if x == "A" and b.kind == 1:

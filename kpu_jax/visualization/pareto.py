@@ -5,6 +5,7 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from kpu_jax.base.errors import KPUError
 from kpu_jax.explore.sweep import OBJECTIVES, SweepResult
@@ -37,7 +38,10 @@ def plot_pareto(result: SweepResult, ax: Axes | None = None) -> Axes:
             r.seconds[i] * 1e3, r.energy_pj[i] * 1e-9, MARKS[name], color="crimson", markersize=13, markeredgecolor="white", zorder=4,
             label=f"best {name}: chip {r.ids[i]}", linestyle="none",
         )  # fmt: skip
-    ax.set(xscale="log", yscale="log", xlabel="latency [ms]", ylabel="energy [mJ]")
+    ax.set(xscale="log", xlabel="latency [ms]", ylabel="energy [mJ]")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set_title(f"{result.summary.chips:,} chips: dots by lower bound, circles by exact time")
     ax.get_figure().colorbar(dots, ax=ax, label="area [mm$^2$]")  # type: ignore[union-attr]
     ax.grid(alpha=0.3, which="both")

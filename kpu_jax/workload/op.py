@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import ArrayLike
 
 from kpu_jax.base.pytree import build, is_traced, record
 from kpu_jax.workload.dtypes import MAC_FORMATS
@@ -23,6 +22,9 @@ LOCATIONS: tuple[str, ...] = ("host", "external", "l3")
 """Names of the location codes: host memory, external memory (DRAM), L3."""
 
 
+Leaf = Any  # a NumPy float64 on the host, an array or a tracer under JAX's transformations
+
+
 @record
 class Op:
     """One operation; every field is a numeric leaf (np.float64 on the host), all of one shape: () or [op].
@@ -32,44 +34,44 @@ class Op:
     Window fields are neutral (1, padding 0) where `kind` is not conv: read them only under `kind == CONV`.
     """
 
-    kind: ArrayLike  # index into KINDS
-    m: ArrayLike  # rows of A and C [elements]
-    n: ArrayLike  # columns of B and C [elements]
-    k: ArrayLike  # columns of A, rows of B [elements]
-    batch: ArrayLike  # independent products of this shape inside one operation
-    count: ArrayLike  # how often the whole operation occurs; 0 in padded rows
-    a_bits: ArrayLike  # [bit/element]; vector: all inputs of one element together
-    b_bits: ArrayLike  # [bit/element]; vector: 0
-    c_bits: ArrayLike  # [bit/element]; vector: output bits per input element, fractional for reductions
-    acc_bits: ArrayLike  # partial sums [bit/element]
-    mac_format: ArrayLike  # index into MAC_FORMATS
-    has_bias: ArrayLike  # 0 or 1
-    activation: ArrayLike  # index into ACTIVATIONS
-    density_a: ArrayLike  # stored fraction of A (block-sparse), (0, 1]
-    density_b: ArrayLike  # stored fraction of B, (0, 1]
-    zero_gating: ArrayLike  # fraction of MACs that switch, (0, 1]; energy only
-    loc_a: ArrayLike  # index into LOCATIONS: where A starts
-    loc_b: ArrayLike  # where B starts
-    loc_c: ArrayLike  # where C ends
-    reserved_l3_bytes: ArrayLike  # L3 that other data occupies meanwhile [byte]
-    images: ArrayLike
-    in_h: ArrayLike  # [pixels], unpadded
-    in_w: ArrayLike
-    out_h: ArrayLike  # [pixels]
-    out_w: ArrayLike
-    kernel_h: ArrayLike
-    kernel_w: ArrayLike
-    channels: ArrayLike  # input channels per group
-    stride_h: ArrayLike
-    stride_w: ArrayLike
-    pad_top: ArrayLike  # [pixels]; bottom and right follow from in, out, kernel, stride, dilation
-    pad_left: ArrayLike
-    dilation_h: ArrayLike
-    dilation_w: ArrayLike
-    vector_simple: ArrayLike  # vector-engine primitives per element: additions, products, comparisons, moves
-    vector_exp: ArrayLike  # exponentials per element
-    vector_div: ArrayLike  # divisions per element
-    vector_sqrt: ArrayLike  # square roots per element
+    kind: Leaf  # index into KINDS
+    m: Leaf  # rows of A and C [elements]
+    n: Leaf  # columns of B and C [elements]
+    k: Leaf  # columns of A, rows of B [elements]
+    batch: Leaf  # independent products of this shape inside one operation
+    count: Leaf  # how often the whole operation occurs; 0 in padded rows
+    a_bits: Leaf  # [bit/element]; vector: all inputs of one element together
+    b_bits: Leaf  # [bit/element]; vector: 0
+    c_bits: Leaf  # [bit/element]; vector: output bits per input element, fractional for reductions
+    acc_bits: Leaf  # partial sums [bit/element]
+    mac_format: Leaf  # index into MAC_FORMATS
+    has_bias: Leaf  # 0 or 1
+    activation: Leaf  # index into ACTIVATIONS
+    density_a: Leaf  # stored fraction of A (block-sparse), (0, 1]
+    density_b: Leaf  # stored fraction of B, (0, 1]
+    zero_gating: Leaf  # fraction of MACs that switch, (0, 1]; energy only
+    loc_a: Leaf  # index into LOCATIONS: where A starts
+    loc_b: Leaf  # where B starts
+    loc_c: Leaf  # where C ends
+    reserved_l3_bytes: Leaf  # L3 that other data occupies meanwhile [byte]
+    images: Leaf
+    in_h: Leaf  # [pixels], unpadded
+    in_w: Leaf
+    out_h: Leaf  # [pixels]
+    out_w: Leaf
+    kernel_h: Leaf
+    kernel_w: Leaf
+    channels: Leaf  # input channels per group
+    stride_h: Leaf
+    stride_w: Leaf
+    pad_top: Leaf  # [pixels]; bottom and right follow from in, out, kernel, stride, dilation
+    pad_left: Leaf
+    dilation_h: Leaf
+    dilation_w: Leaf
+    vector_simple: Leaf  # vector-engine primitives per element: additions, products, comparisons, moves
+    vector_exp: Leaf  # exponentials per element
+    vector_div: Leaf  # divisions per element
+    vector_sqrt: Leaf  # square roots per element
 
     @property
     def macs(self) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from kpu_jax.base.errors import KPUError, nearest
 from kpu_jax.base.numerics import ceil_div, floor_div
@@ -104,7 +105,7 @@ def unique_input_bytes(op: Op) -> float:
     Exact; the compulsory part of A (a 1x1 window of stride 2 touches a quarter of the pixels). For a GEMM it is
     A itself, for a vector operation its inputs. Host only: raises `KPUError` for traced or stacked operations.
     """
-    if is_traced(op) or getattr(op.m, "ndim", 0):
+    if is_traced(op) or np.ndim(op.m):
         raise KPUError("unique_input_bytes needs one concrete op; take Workload.row(i) outside jit and vmap")
     if int(op.kind) != CONV:  # type: ignore[arg-type]
         return float(im2col_bytes(op))

@@ -46,7 +46,7 @@ def mobilenet_v2(batch: int = 1, dtype: Any = "int8", *, image_size: int = 224, 
             inner, y = channels * expansion, x
             if expansion != 1:
                 y = convolve(f"block{index}_expand", channels, inner, x, at=side)
-            depthwise = {"kernel": 3, "stride": stride, "padding": 1, "groups": inner}
+            depthwise: dict[str, Any] = {"kernel": 3, "stride": stride, "padding": 1, "groups": inner}
             y = convolve(f"block{index}_depthwise", inner, inner, y, at=side, **depthwise)
             side = (side - 1) // stride + 1
             residual = x if stride == 1 and channels == out else None
