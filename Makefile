@@ -12,9 +12,10 @@ main-job: .venv/ready
 	.venv/bin/kpu-jax sweep $(STUDY) $(ARGS)
 
 test: .venv/ready
-	.venv/bin/python -m pytest tests/ -q
+	.venv/bin/python -m pytest tests/ -q -n auto
 
 lint: .venv/ready
 	.venv/bin/ruff check .
+	.venv/bin/mypy
 
 .PHONY: main-job test lint

@@ -1,6 +1,6 @@
 """kpu_jax: a differentiable, vectorised simulator of the Stillwater Knowledge Processing Unit."""
 
-from kpu_jax import explore, hardware, mapping, model, workload
+from kpu_jax import analysis, explore, hardware, mapping, model, workload
 from kpu_jax.base.errors import InfeasibleError, KPUError
 from kpu_jax.explore.mapping_search import best_mapping
 from kpu_jax.explore.space import Space, load_space
@@ -10,6 +10,15 @@ from kpu_jax.mapping import Mapping
 from kpu_jax.model.report import Report
 from kpu_jax.simulator import KPUSimulator, Simulator, simulate
 from kpu_jax.workload import Conv, Gemm, VectorOp, Workload, network, networks
+
+
+def __getattr__(name: str) -> object:
+    if name == "visualization":  # imports matplotlib
+        import importlib
+
+        return importlib.import_module("kpu_jax.visualization")
+    raise AttributeError(f"module 'kpu_jax' has no attribute {name!r}")
+
 
 __version__ = "0.1.0"
 __all__ = [
@@ -26,6 +35,7 @@ __all__ = [
     "Technology",
     "VectorOp",
     "Workload",
+    "analysis",
     "best_mapping",
     "explore",
     "hardware",
