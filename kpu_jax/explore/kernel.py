@@ -18,11 +18,12 @@ from kpu_jax.base.pytree import replace_path
 from kpu_jax.mapping.legality import needs
 from kpu_jax.mapping.proposals import propose
 from kpu_jax.mapping.visits import lay_out
-from kpu_jax.model.bound import Work, bound_of, work_of
+from kpu_jax.model.bound import bound_of
 from kpu_jax.model.costs import costs_of, energy_pj, total_area_mm2
 from kpu_jax.model.evaluate import rate_of
 from kpu_jax.model.rates import rates_of
 from kpu_jax.model.traffic import count_traffic
+from kpu_jax.model.work import Work, work_of
 
 Scalar = jax.Array
 Values = dict[str, Any]  # dotted path -> values

@@ -16,11 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from kpu_jax.base.compilation import BATCH, ONCE_LOOP, jit_for
-from kpu_jax.model.bound import fill_drain
 from kpu_jax.model.evaluate import floats, rate_of
 from kpu_jax.model.exact import ALIKE_PAIRS, Arrival, Walk, arrival, begin_walk, end_walk, exact_cycles, step_walk
 from kpu_jax.model.moves import Context, context
 from kpu_jax.model.rates import rates_of
+from kpu_jax.model.work import fill_drain
 
 STRIDE = 64  # steps between two looks at which lanes are done
 LANES = 64  # of a worker on a CPU: the longest schedules decide for fewer, caches for more

@@ -10,12 +10,13 @@ import jax.numpy as jnp
 from kpu_jax.hardware import derived
 from kpu_jax.mapping.legality import needs
 from kpu_jax.mapping.visits import Layout, lay_out
-from kpu_jax.model.bound import ENGINES, Bound, Work, bound_of, fill_drain, work_of
+from kpu_jax.model.bound import ENGINES, Bound, bound_of
 from kpu_jax.model.costs import costs_of, energy_pj, overfetch
 from kpu_jax.model.rates import Rates, rates_of
 from kpu_jax.model.report import Report
 from kpu_jax.model.timing import makespan
 from kpu_jax.model.traffic import Traffic, count_traffic
+from kpu_jax.model.work import Work, fill_drain, work_of
 from kpu_jax.workload import Op
 
 Scalar = jax.Array

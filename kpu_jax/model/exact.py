@@ -83,8 +83,7 @@ def arrival(walk: Walk) -> Arrival:
 
 def end_walk(c: Context, a: Arrival) -> Scalar:
     """The makespan [fabric cycles] of a walk that has arrived: C leaves the chip after the last pass."""
-    hosted = (c.op.loc_a == 0) | (c.op.loc_b == 0) | (c.op.loc_c == 0)
-    end = finish(a.x, a.outs, c.delays, hosted)
+    end = finish(a.x, a.outs, c.delays, c.op.loc_c == 0)
     return a.origin[0] + (a.origin[1] + end)
 
 

@@ -40,7 +40,7 @@ class Gang(NamedTuple):
 class Rates(NamedTuple):
     """Everything about the chip that the duration of a schedule depends on."""
 
-    host: Gang
+    host: Gang  # the link; its transfers also hold the memory channels, and so the DMA
     dma: Gang
     block_mover: Gang
     streamer: Gang

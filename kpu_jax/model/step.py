@@ -43,8 +43,7 @@ class Level(NamedTuple):
 class Times(NamedTuple):
     """The state x [fabric cycles]."""
 
-    host: Any  # engines: when each gang is free
-    dma: Any
+    dma: Any  # engines: when each gang is free; the DMA holds the memory channels, which host transfers need too
     block_mover: Any
     streamer: Any
     fabric: Any
@@ -101,7 +100,7 @@ def begin(zero: Scalar) -> Times:
     never = zero + NEVER
     operand, result = Operand(never, zero, zero), Result(never, zero, zero)
     level = Level(operand, operand, result, zero)
-    return Times(zero, zero, zero, zero, zero, zero, level, level, level)
+    return Times(zero, zero, zero, zero, zero, level, level, level)
 
 
 def _most(*times: Any) -> Any:
@@ -115,16 +114,15 @@ def _move_in(x: Times, depth: int, moves: Moves, doubles: Any, delays: Delays, w
     name, engine = LEVELS[depth], ENGINES[depth]
     level, delay = getattr(x, name), getattr(delays, engine)
     above = getattr(x, LEVELS[depth - 1]) if depth else None
-    free, host = getattr(x, engine), x.host
+    free = getattr(x, engine)
     for operand, move in zip("AB", moves.ins[depth], strict=False):
         block = getattr(level, operand)
         place = jnp.where(doubles[depth], block.other, block.used)
         source: Any = NEVER
         if above is None:
-            arrival = host + move.host_hold
             from_host = when & move.moves & move.host
-            source = jnp.where(from_host, arrival + delays.host, NEVER)
-            host = jnp.where(from_host, arrival, host)
+            free = jnp.where(from_host, free + move.host_hold, free)
+            source = jnp.where(from_host, free + delays.host, NEVER)
         else:
             source = getattr(above, operand).ready
         end = _most(free, source, place) + move.hold
@@ -149,7 +147,7 @@ def _move_in(x: Times, depth: int, moves: Moves, doubles: Any, delays: Delays, w
     ready = jnp.where(moved, end + delay, jnp.where(changed, NEVER, c.ready))
     level = level._replace(C=Result(ready, own, other))
     free = jnp.where(moved, end, free)
-    x = x._replace(**{name: level, engine: free, "host": host})
+    x = x._replace(**{name: level, engine: free})
     return x if above is None else x._replace(**{LEVELS[depth - 1]: above})
 
 
@@ -175,7 +173,7 @@ def move_out(x: Times, outs: tuple[Out, Out, Out], leaves: Any, began: Any, dela
         x = x._replace(**{name: level, engine: jnp.where(happens, end, getattr(x, engine))})
         source = level.out
     to_host = leaves[0] & outs[0].moves & outs[0].host
-    return x._replace(host=jnp.where(to_host, jnp.maximum(x.host, x.l3.out) + outs[0].host_hold, x.host))
+    return x._replace(dma=jnp.where(to_host, jnp.maximum(x.dma, x.l3.out) + outs[0].host_hold, x.dma))
 
 
 def advance(x: Times, moves: Moves, outs: tuple[Out, Out, Out], doubles: Any, delays: Delays, first: Any) -> Times:
@@ -199,7 +197,7 @@ def advance(x: Times, moves: Moves, outs: tuple[Out, Out, Out], doubles: Any, de
 
 
 def finish(x: Times, outs: tuple[Out, Out, Out], delays: Delays, hosted: Any) -> Scalar:
-    """The makespan: C leaves every level after the last step, and every write-back is complete."""
+    """The makespan: C leaves every level after the last step, and every write-back is complete; `hosted`: C's too."""
     yes = jnp.ones((), bool)
     x = move_out(x, outs, (yes, yes, yes), (~yes, ~yes, ~yes), delays)
-    return _most(x.l3.out, x.l2.out, jnp.where(hosted, x.host + delays.host, 0.0))
+    return _most(x.l3.out, x.l2.out, jnp.where(hosted, x.dma + delays.host, 0.0))

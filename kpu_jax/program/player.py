@@ -13,12 +13,13 @@ def play(schedule: Schedule, rates: Any) -> float:
 
     Every move starts when the moves that it needs are complete and its engine has finished the one before.
     """
-    free = dict.fromkeys(("host", "dma", "block_mover", "streamer", "fabric"), 0.0)
+    free = dict.fromkeys(("dma", "block_mover", "streamer", "fabric"), 0.0)
     done: list[float] = []
     for move in schedule.moves:
-        start = max([free[move.engine], *(done[i] for i in move.needs)])
+        queue = "dma" if move.engine == "host" else move.engine  # a host transfer holds the memory channels
+        start = max([free[queue], *(done[i] for i in move.needs)])
         hold, delay = _duration(move, schedule, rates)
-        free[move.engine] = start + hold
+        free[queue] = start + hold
         done.append(start + hold + delay)
     return max(done)
 

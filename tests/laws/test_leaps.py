@@ -11,11 +11,11 @@ from law_cases import MOST_PASSES, STEPPED, assert_all, bounded
 from strategies import Triple, in_chunks, passes_of, random_triples, take
 
 from kpu_jax.base.compilation import BATCH, jit_for
-from kpu_jax.model.bound import fill_drain
 from kpu_jax.model.evaluate import floats, rate_of
 from kpu_jax.model.exact import exact_cycles
 from kpu_jax.model.moves import context
 from kpu_jax.model.rates import rates_of
+from kpu_jax.model.work import fill_drain
 
 
 @jit_for(BATCH)

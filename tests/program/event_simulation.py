@@ -12,6 +12,8 @@ from collections.abc import Callable
 
 from kpu_jax.program.schedule import Move, Schedule
 
+SHARED = {"host": "dma"}  # a host transfer holds the memory channels, and so the DMA's queue
+
 
 def simulate_events(
     schedule: Schedule, duration: Callable[[Move], tuple[float, float]]
@@ -21,7 +23,7 @@ def simulate_events(
     outstanding = [len(set(move.needs)) for move in schedule.moves]
     waiting: dict[int, list[int]] = defaultdict(list)
     for number, move in enumerate(schedule.moves):
-        queues[move.engine].append(number)
+        queues[SHARED.get(move.engine, move.engine)].append(number)
         for need in set(move.needs):
             waiting[need].append(number)
     busy = dict.fromkeys(queues, False)
@@ -41,7 +43,8 @@ def simulate_events(
             break
         now, number, kind = heapq.heappop(events)
         if kind == "free":
-            busy[schedule.moves[number].engine] = False
+            engine = schedule.moves[number].engine
+            busy[SHARED.get(engine, engine)] = False
         else:
             for later in waiting[number]:
                 outstanding[later] -= 1
