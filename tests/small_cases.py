@@ -106,7 +106,8 @@ def dyadic_rates(rng: np.random.Generator, case: Case) -> Rates:
         bus, cycles, latency = (choose(rng, x) for x in ((1, 2, 4, 8, 64), (0.5, 1, 2), (0, 1, 5, 20)))
         return Gang(float(rng.integers(1, 5)), float(bus), float(cycles), limit, float(latency))
 
-    flow = int(case.mapping.dataflow)
+    overlap = bool(rng.random() < 0.7)
+    preload = 0 if overlap or case.mapping.dataflow == 0 else case.rows
     bias = choose(rng, (0.5, 1.0, 3.0)) if case.op.has_bias else 0.0
     return Rates(
         host=Gang(1.0, NO_LIMIT, 0.0, float(choose(rng, (0.5, 2, 8))), float(choose(rng, (0, 7)))),
@@ -115,7 +116,7 @@ def dyadic_rates(rng: np.random.Generator, case: Case) -> Rates:
         streamer=gang(NO_LIMIT),
         bias=bias,
         activation=float(choose(rng, (1, 4))) if case.op.activation else 0.0,
-        overlap=float(rng.random() < 0.7),
+        overlap=float(overlap),
         element=float(rng.choice([1, 2.5, 8])),
-        fill_drain=0.0 if case.op.kind == 2 else float(case.rows * (1 if flow == 0 else 2) + case.cols - 2),
+        fill_drain=0.0 if case.op.kind == 2 else float(case.rows + case.cols - 2 + preload),
     )

@@ -54,7 +54,7 @@ def _lay(chip: Any, op: Any, strategy: Scalar) -> Laid:
     layout = lay_out(op, mapping, array.rows, array.cols, rate)
     traffic = count_traffic(op, mapping, layout, chip.buses.burst_bytes)
     zero = jnp.zeros_like(op.m)
-    energy = sum(energy_pj(costs_of(chip), op, traffic, zero, zero).values())
+    energy = sum(energy_pj(chip, op, traffic, zero).values())
     fits = needs(chip, op, mapping, layout).status == 0
     return Laid(work_of(chip, op, mapping, layout, traffic, rate), jnp.where(fits, energy, jnp.inf))
 
@@ -81,7 +81,7 @@ def time_block(base: Any, geometry: Values, speed: Values, ops: Any, work: Work)
     """Lower bound on the cycles of laid-out work [geometry, speed, op, strategy]."""
 
     def price(chip: Any, op: Any, w: Work) -> Scalar:
-        return bound_of(w, rates_of(chip, op, w.fill_drain)).cycles
+        return bound_of(w, rates_of(chip, op, jnp.zeros_like(w.fill_drain))).cycles
 
     def one(values: Values, laid: Work) -> Scalar:
         chip = _with(base, values)

@@ -11,7 +11,7 @@ from kpu_jax.base.numerics import ceil_div, floor_div
 from kpu_jax.hardware import derived
 from kpu_jax.mapping.input_rows import largest_rows
 from kpu_jax.mapping.visits import Layout
-from kpu_jax.workload.footprint import element_bytes
+from kpu_jax.workload.footprint import element_bytes, operand_bytes
 
 Scalar = jax.Array
 
@@ -85,7 +85,11 @@ def needs(cfg: Any, op: Any, mapping: Any, layout: Layout) -> Needs:
     a3 = jnp.where(conv, largest_rows(op, mapping.l3_m) * op.in_w * ceil_div(k3, op.kernel_h * op.kernel_w), m3 * k3) * ea
     blocks3 = jnp.where(op.loc_a < 2, a3, 0) + jnp.where(op.loc_b < 2, k3 * n3 * eb, 0) + n3 * bias
     blocks3 += jnp.where(op.loc_c < 2, m3 * n3 * c3, 0)
-    l3 = layout.groups * blocks3 * (1 + mapping.double_l3) + op.reserved_l3_bytes
+    whole_a, whole_b, whole_c = operand_bytes(op)
+    locations = (op.loc_a, op.loc_b, op.loc_c)
+    in_l3 = (whole_a, whole_b, jnp.where(partial_l3, op.m * op.n * acc, whole_c))
+    resident = op.batch * sum(jnp.where(loc == 2, s, 0.0) for loc, s in zip(locations, in_l3, strict=True))
+    l3 = layout.groups * blocks3 * (1 + mapping.double_l3) + resident + op.reserved_l3_bytes
 
     partial_l2 = layout.C.l1 - layout.c_final > 0.5
     c2 = jnp.where(partial_l2, acc, ec)
@@ -102,9 +106,7 @@ def needs(cfg: Any, op: Any, mapping: Any, layout: Layout) -> Needs:
     l1 = jnp.where(op.kind == 2, lanes * jnp.maximum(ea, ec), streams)
     buffers = 2 * (1 + mapping.double_l1) * (array.rows + array.cols) * layout.tiles_used
 
-    whole_a = jnp.where(conv, op.images * op.in_h * op.in_w * op.channels, op.m * op.k) * ea
-    sizes = (whole_a, op.k * op.n * eb, op.m * op.n * jnp.where(layout.C.l3 > op.m * op.n, acc, ec))
-    locations = (op.loc_a, op.loc_b, op.loc_c)
+    sizes = (whole_a, whole_b, jnp.where(layout.C.l3 > op.m * op.n, op.m * op.n * acc, whole_c))
     external = op.batch * (sum(jnp.where(loc < 2, s, 0.0) for loc, s in zip(locations, sizes, strict=True)) + op.n * bias)
     host = op.batch * sum(jnp.where(loc == 0, s, 0.0) for loc, s in zip(locations, sizes, strict=True))
 

@@ -19,7 +19,7 @@ from kpu_jax.base.numerics import ceil_div, floor_div
 from kpu_jax.base.pytree import build
 from kpu_jax.hardware import derived
 from kpu_jax.mapping.mapping import Mapping
-from kpu_jax.workload.footprint import element_bytes
+from kpu_jax.workload.footprint import element_bytes, operand_bytes
 
 Scalar = jax.Array
 
@@ -82,8 +82,10 @@ def propose(cfg: Any, op: Any, strategy: Scalar) -> Mapping:
     parts = _spread(op, cfg.compute.tile_count, spread, pass_m, pass_n, depth)
     pb, pm, pn, pk = parts
     groups = ceil_div(op.batch, ceil_div(op.batch, pb))
+    locations = (op.loc_a, op.loc_b, op.loc_c)
+    resident = op.batch * sum(jnp.where(loc == 2, s, 0.0) for loc, s in zip(locations, operand_bytes(op), strict=True))
     room = _Room(
-        l3=(derived.l3_capacity_bytes(cfg) - op.reserved_l3_bytes) / groups / (1 + double_l3),
+        l3=(derived.l3_capacity_bytes(cfg) - op.reserved_l3_bytes - resident) / groups / (1 + double_l3),
         l2=jnp.floor(derived.l2_capacity_bytes(cfg) / (pb * pm * pn * pk)) / 2,
         l1=cfg.on_chip_memory.l1.buffer_capacity_kb * 1024,
     )

@@ -20,7 +20,6 @@ from kpu_jax.model.evaluate import floats, rate_of
 from kpu_jax.model.exact import ALIKE_PAIRS, Arrival, Walk, arrival, begin_walk, end_walk, exact_cycles, step_walk
 from kpu_jax.model.moves import Context, context
 from kpu_jax.model.rates import rates_of
-from kpu_jax.model.work import fill_drain
 
 STRIDE = 64  # steps between two looks at which lanes are done
 LANES = 64  # of a worker on a CPU: the longest schedules decide for fewer, caches for more
@@ -30,7 +29,7 @@ ACCELERATOR_LANES = 4096
 def _context(cfg: Any, op: Any, mapping: Any) -> Context:
     cfg, op, mapping = floats(cfg), floats(op), floats(mapping)
     array = cfg.compute.processor_array
-    rates = rates_of(cfg, op, fill_drain(op, mapping.dataflow, array.rows, array.cols))
+    rates = rates_of(cfg, op, mapping.dataflow)
     return context(op, mapping, rates, array.rows, array.cols, rate_of(cfg, op), cfg.buses.burst_bytes)
 
 

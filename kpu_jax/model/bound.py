@@ -77,16 +77,21 @@ def bound_of(work: Work, rates: Rates) -> Bound:
     on_the_way = mover.hold(turns.into_l2) + mover.hold(turns.write_back) + mover.latency
     in_l1_first = mover.latency + streamer.hold(turns.into_l1) + streamer.hold(turns.drain) + streamer.latency
     on_the_way += jnp.where(turns.into_l1 > 0, in_l1_first, 0.0)
-    wait = jnp.maximum(dma.latency + on_the_way - dma.hold(turns.meanwhile), 0.0)
-    waits_before_last = jnp.maximum(turns.turns - 1, 0.0) * wait
-    loaded = dma.hold_at_least(last.before) + waits_before_last + dma.latency
+    turn = dma.latency + on_the_way
+
+    def carried(size: Scalar, boundaries: Scalar) -> Scalar:
+        """The DMA's time for `size` bytes with that many turns, which may be filled by what it carries meanwhile."""
+        others = jnp.maximum(size - boundaries * turns.meanwhile, 0.0)
+        return jnp.maximum(dma.hold_at_least(size), dma.hold_at_least(others) + boundaries * turn)
+
+    loaded = carried(last.before, jnp.maximum(turns.turns - 1, 0.0)) + dma.latency
     fed = mover.hold(last.l2) + mover.latency + streamer.hold(last.l1) + streamer.latency
     after_load = jnp.where(last.loads, loaded + fed + last.fabric + after_pass, 0.0)
     visit_path = first_pass + visits.later + visits.visits * work.fill_drain + drains + after_drain
     visit_path += (visits.visits - 1) * streamer.latency
     paths = (
         jnp.where(work.host > 0, host + rates.host.latency, 0.0),
-        jnp.maximum(busy[1] + turns.turns * wait, after_load),
+        jnp.maximum(host + carried(work.dma, turns.turns), after_load),
         in_l3[0] + busy[2] + after_move,
         in_l2[0] + busy[3] + after_drain,
         first_pass + busy[4] + after_pass,

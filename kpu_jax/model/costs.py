@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from kpu_jax.hardware import derived
+from kpu_jax.model.rates import activation_cycles, element_cycles
 from kpu_jax.model.traffic import LEVELS, OPERANDS, Traffic
 from kpu_jax.workload import MAC_FORMATS
 
@@ -21,7 +22,7 @@ class Costs(NamedTuple):
     read: dict[str, Scalar]  # per memory level [pJ/byte]
     write: dict[str, Scalar]
     mac: tuple[Scalar, ...]  # per multiply-add, by MAC format [pJ]
-    vector: Scalar  # per elementwise operation [pJ]
+    vector: Scalar  # per cycle of one vector lane [pJ]
     leakage_w: Scalar
     clock_pj: Scalar  # per fabric cycle, all PEs [pJ]
 
@@ -82,11 +83,12 @@ def costs_of(cfg: Any) -> Costs:
     )
 
 
-def energy_pj(costs: Costs, op: Any, traffic: Traffic, cycles: Scalar, seconds: Scalar) -> dict[str, Scalar]:
-    """Energy by memory level and kind of action [pJ]; external burst padding is charged as external reads.
+def energy_pj(cfg: Any, op: Any, traffic: Traffic, cycles: Scalar) -> dict[str, Scalar]:
+    """Energy by memory level and kind of action [pJ] of `op` on `cfg` in `cycles` of its fabric clock.
 
     Exact given the traffic and the technology's energies per action (which are calibrated).
     """
+    costs, work = costs_of(cfg), traffic.elements
     moved = {
         lv: sum(traffic.reads[lv][x] for x in OPERANDS) * costs.read[lv]
         + sum(traffic.writes[lv][x] for x in OPERANDS) * costs.write[lv]
@@ -94,23 +96,13 @@ def energy_pj(costs: Costs, op: Any, traffic: Traffic, cycles: Scalar, seconds: 
     }
     mac = sum(jnp.where(op.mac_format == code, pj, 0.0) for code, pj in enumerate(costs.mac))
     macs = jnp.where(op.kind < 2, op.batch * op.m * op.n * op.k, 0.0)
+    lane_cycles = (work.biased + work.summed) * cfg.vector.cycles_add
+    lane_cycles += work.activated * activation_cycles(cfg, op) + work.computed * element_cycles(cfg, op)
     return {
         **moved,
-        "overfetch": overfetch(traffic) * costs.read["dram"],
+        "overfetch": traffic.padding_read * costs.read["dram"] + traffic.padding_write * costs.write["dram"],
         "mac": macs * op.zero_gating * mac,
-        "vector": traffic.vector_elements * costs.vector,
-        "leakage": costs.leakage_w * seconds * 1e12,
+        "vector": lane_cycles * costs.vector,
+        "leakage": costs.leakage_w * cycles / (cfg.clocks.fabric_mhz * 1e-6),
         "clock": costs.clock_pj * cycles,
     }
-
-
-def overfetch(traffic: Traffic) -> Scalar:
-    """Bytes of external bursts beyond the bytes asked for [byte]."""
-    loads = sum(traffic.reads["dram"][x] for x in ("A", "B", "bias"))
-    asked = loads + traffic.writes["dram"]["C"] + _spill_reads(traffic)
-    return sum(traffic.bursts.values()) - asked
-
-
-def _spill_reads(traffic: Traffic) -> Scalar:
-    """Partial C read back from external memory: its reads there, less those on the way to the host."""
-    return traffic.reads["dram"]["C"] - traffic.writes["host"]["C"]

@@ -11,12 +11,12 @@ from kpu_jax.hardware import derived
 from kpu_jax.mapping.legality import needs
 from kpu_jax.mapping.visits import Layout, lay_out
 from kpu_jax.model.bound import ENGINES, Bound, bound_of
-from kpu_jax.model.costs import costs_of, energy_pj, overfetch
+from kpu_jax.model.costs import energy_pj
 from kpu_jax.model.rates import Rates, rates_of
 from kpu_jax.model.report import Report
 from kpu_jax.model.timing import makespan
 from kpu_jax.model.traffic import Traffic, count_traffic
-from kpu_jax.model.work import Work, fill_drain, work_of
+from kpu_jax.model.work import Work, work_of
 from kpu_jax.workload import Op
 
 Scalar = jax.Array
@@ -48,7 +48,7 @@ def screen(cfg: Any, op: Any, mapping: Any) -> Screening:
     layout = lay_out(op, mapping, array.rows, array.cols, rate)
     traffic = count_traffic(op, mapping, layout, cfg.buses.burst_bytes)
     work = work_of(cfg, op, mapping, layout, traffic, rate)
-    rates = rates_of(cfg, op, fill_drain(op, mapping.dataflow, array.rows, array.cols))
+    rates = rates_of(cfg, op, mapping.dataflow)
     return Screening(layout, traffic, work, rates, bound_of(work, rates))
 
 
@@ -77,7 +77,7 @@ def evaluate(cfg: Any, op: Any, mapping: Any, *, exact: bool, cycles: Any = None
     hz = cfg.clocks.fabric_mhz * 1e6
     seconds = cycles / hz
     time = jnp.where(ok, cycles, 0.0)  # finite: 0 W for an infinite time would be NaN
-    energy = energy_pj(costs_of(cfg), op, traffic, time, time / hz)
+    energy = energy_pj(cfg, op, traffic, time)
     energy = {name: jnp.where(ok, pj, jnp.inf) for name, pj in energy.items()}
     total = sum(energy.values())
     macs = jnp.where(op.kind < 2, op.batch * op.m * op.n * op.k, 0.0)
@@ -93,7 +93,7 @@ def evaluate(cfg: Any, op: Any, mapping: Any, *, exact: bool, cycles: Any = None
         macs=macs,
         reads=traffic.reads,
         writes=traffic.writes,
-        overfetch=overfetch(traffic),
+        overfetch=traffic.padding_read + traffic.padding_write,
         compulsory=traffic.compulsory,
         energy=energy,
         busy=dict(zip(ENGINES, bound.busy, strict=True)),

@@ -11,7 +11,7 @@ from kpu_jax.base.numerics import ceil_div, floor_div, nearest_whole
 from kpu_jax.mapping.input_rows import block_rows
 from kpu_jax.model.rates import Rates
 from kpu_jax.model.step import Delays, In, Moves, Out
-from kpu_jax.model.traffic import conv_bursts, run_bursts
+from kpu_jax.model.traffic import conv_padding, run_bursts
 from kpu_jax.model.walk import Plan, Position, Span, groups_at, plan
 from kpu_jax.workload.footprint import element_bytes
 
@@ -126,24 +126,29 @@ def _stream(c: Context, axes: Spans) -> Scalar:
     return jnp.where(c.op.kind < 2, t, ceil_div(m.l1_size, c.cols) * c.rates.element)
 
 
-def _external(c: Context, at: Position, axes: Spans, operand: str, width: Any) -> tuple[Scalar, Scalar]:
-    """(bytes, bytes of bursts) of one group's L3 block of A, B or C."""
+def _external(c: Context, at: Position, axes: Spans, operand: str, width: Any) -> tuple[Scalar, Scalar, Scalar]:
+    """(bytes, bytes of bursts, bytes that were not in an earlier block) of one group's L3 block of A, B or C."""
     m, n, k = axes
     op = c.op
     h, w, whole = {"A": (m, k, op.k), "B": (k, n, op.n), "C": (m, n, op.n)}[operand]
     size = h.l3_size * w.l3_size * width
     padded = run_bursts(h.l3_size, w.l3_size * width, w.l3_size >= whole, c.burst)
+    fresh = size
     if operand == "A":
         per_unit = ceil_div(c.plan.unit[0], c.plan.tile3[0])
         within = at.l3[0] - per_unit * floor_div(at.l3[0], per_unit)
         first = nearest_whole(within * c.plan.tile3[0] / jnp.maximum(op.out_w, 1))
         first -= op.out_h * floor_div(first, op.out_h)
-        rows = block_rows(op, first, ceil_div(m.l3_size, jnp.maximum(op.out_w, 1)))
+        count = ceil_div(m.l3_size, jnp.maximum(op.out_w, 1))
+        rows, start = block_rows(op, first, count), jnp.zeros_like(first)
+        seen = jnp.where(first > 0, block_rows(op, start, jnp.maximum(first, 1)), 0.0)
+        new_rows = jnp.where(first > 0, block_rows(op, start, first + count) - seen, rows)
         channels = ceil_div(k.l3_size, op.kernel_h * op.kernel_w)
         conv = op.kind == 1
-        size = jnp.where(conv, rows * op.in_w * channels * width, size)
-        padded = jnp.where(conv, conv_bursts(op, rows, channels, width, c.burst), padded)
-    return size, padded
+        line = op.in_w * channels * width
+        padded = jnp.where(conv, rows * line + conv_padding(op, rows, channels, width, c.burst), padded)
+        size, fresh = jnp.where(conv, rows * line, size), jnp.where(conv, new_rows * line, size)
+    return size, padded, fresh
 
 
 def _into_l3(c: Context, at: Position, axes: Spans, changed: Any, groups: Scalar) -> tuple[In, In, In]:
@@ -151,11 +156,11 @@ def _into_l3(c: Context, at: Position, axes: Spans, changed: Any, groups: Scalar
     ea, eb, _, acc = element_bytes(op)
     ins = []
     for i, (operand, width, location, again) in enumerate((("A", ea, op.loc_a, at.l3[1]), ("B", eb, op.loc_b, at.l3[0]))):
-        size, padded = _external(c, at, axes, operand, width)
+        size, padded, fresh = _external(c, at, axes, operand, width)
         moves = changed[i] & (location < 2) & (size > 0)
         hold = dma.hold(groups * padded)
-        ins.append(In(changed[i], moves, hold, groups * size / host.limit, (location == 0) & (again == 0)))
-    _, padded = _external(c, at, axes, "C", acc)
+        ins.append(In(changed[i], moves, hold, groups * fresh / host.limit, (location == 0) & (again == 0)))
+    _, padded, _ = _external(c, at, axes, "C", acc)
     visited = at.l3[2] > 0
     returns = changed[2] & visited & (op.loc_c < 2)
     bias = changed[2] & ~visited & (op.has_bias > 0)
@@ -235,7 +240,7 @@ def outs_at(c: Context, at: Position, axes: Spans, stay: Stay) -> tuple[Out, Out
     added += mover.latency + jnp.maximum(mover.hold(full + final), on_sum)
     write_back = jnp.where(alone, mover.hold(final), added)
 
-    size, padded = _external(c, at, axes, "C", jnp.where(last3, ec, acc))
+    size, padded, _ = _external(c, at, axes, "C", jnp.where(last3, ec, acc))
     none, always = 0.0 * drain, drain > -1.0  # of the batch's shape and type, so that a walk's state keeps its own
     return (
         Out(rates.dma.hold(groups * padded), op.loc_c < 2, groups * size / rates.host.limit, last3 & (op.loc_c == 0)),

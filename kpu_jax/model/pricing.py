@@ -42,7 +42,7 @@ def price(cfg: Any, op: Any, mapping: Any) -> Price:
     return Price(
         cycles=s.bound.cycles,
         estimate=jnp.where(mapping.double_l3 > 0, s.bound.cycles, s.bound.in_turns),
-        dynamic_pj=sum(energy_pj(costs, op, s.traffic, zero, zero).values()),
+        dynamic_pj=sum(energy_pj(cfg, op, s.traffic, zero).values()),
         pj_per_cycle=costs.leakage_w * 1e12 * seconds + costs.clock_pj,
         seconds_per_cycle=seconds,
         status=fits.status,

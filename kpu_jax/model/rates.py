@@ -14,6 +14,23 @@ from kpu_jax.workload import ACTIVATIONS
 Scalar = jax.Array
 
 
+@jax.custom_jvp
+def binding(memory: Scalar, engines: Scalar) -> Scalar:
+    """The larger; at a tie (every preset's DMA gives just the external rate) the slope is that of the `memory`.
+
+    A tie is one up to rounding, so that compiled and eager code, which round differently, agree on the slope.
+    """
+    return jnp.maximum(memory, engines)
+
+
+@binding.defjvp
+def _binding_jvp(primals: Any, tangents: Any) -> tuple[Scalar, Scalar]:
+    memory, engines = primals
+    slack = 8 * jnp.finfo(jnp.result_type(memory, engines)).eps * jnp.abs(engines)
+    by_memory, by_engines = tangents
+    return jnp.maximum(memory, engines), jnp.where(memory >= engines - slack, by_memory, by_engines)
+
+
 class Gang(NamedTuple):
     """All engines of a class, serving one transfer as a whole."""
 
@@ -25,7 +42,7 @@ class Gang(NamedTuple):
 
     def hold(self, size: Scalar) -> Scalar:
         """Fabric cycles for which a transfer of `size` bytes holds the gang (`design.md`, section 2)."""
-        return jnp.maximum(ceil_div(ceil_div(size, self.engines), self.bus) * self.cycles, size / self.limit)
+        return binding(size / self.limit, ceil_div(ceil_div(size, self.engines), self.bus) * self.cycles)
 
     def hold_at_least(self, size: Scalar) -> Scalar:
         """A lower bound on the holds of transfers that carry `size` bytes in total: no rounding up."""
@@ -34,7 +51,7 @@ class Gang(NamedTuple):
     @property
     def peak(self) -> Scalar:
         """Bytes per fabric cycle when nothing is rounded up."""
-        return jnp.minimum(self.engines * self.bus / self.cycles, self.limit)
+        return -binding(-self.limit, -(self.engines * self.bus / self.cycles))
 
 
 class Rates(NamedTuple):
@@ -65,8 +82,18 @@ def element_cycles(cfg: Any, op: Any) -> Scalar:
     return simple + special + activation_cycles(cfg, op)
 
 
-def rates_of(cfg: Any, op: Any, fill_drain: Scalar) -> Rates:
-    """The rates of chip `cfg` for `op`, whose passes fill and drain in `fill_drain` cycles.
+def fill_drain(cfg: Any, op: Any, dataflow: Scalar) -> Scalar:
+    """Fabric cycles that a pass takes beyond its stream (`design.md`, section 2).
+
+    rows + cols - 2; without overlap a weight- or input-stationary pass also waits for its preload, rows more.
+    """
+    array, alone = cfg.compute.processor_array, cfg.compute.fold_overlap <= 0
+    preload = jnp.where(alone & (dataflow > 0), array.rows, 0.0)
+    return jnp.where(op.kind < 2, array.rows + array.cols - 2 + preload, 0.0)
+
+
+def rates_of(cfg: Any, op: Any, dataflow: Scalar) -> Rates:
+    """The rates of chip `cfg` for `op` under a `dataflow` (a code).
 
     Exact; differentiable in clocks, bandwidths, buses and latencies.
     """
@@ -91,5 +118,5 @@ def rates_of(cfg: Any, op: Any, fill_drain: Scalar) -> Rates:
         activation=jnp.where(op.kind < 2, activation_cycles(cfg, op), 0.0),
         element=jnp.where(op.kind < 2, 0.0, element_cycles(cfg, op)),
         overlap=cfg.compute.fold_overlap,
-        fill_drain=fill_drain,
+        fill_drain=fill_drain(cfg, op, dataflow),
     )

@@ -13,12 +13,21 @@ import jax.numpy as jnp
 from kpu_jax.base.numerics import ceil_div, nearest_whole
 from kpu_jax.mapping.input_rows import block_rows, total_rows
 from kpu_jax.mapping.visits import Layout
-from kpu_jax.workload.footprint import element_bytes, vector_primitives
+from kpu_jax.workload.footprint import element_bytes
 
 Scalar = jax.Array
 LEVELS = ("host", "dram", "l3", "l2", "l1", "pe")
 OPERANDS = ("A", "B", "C", "bias")
 Table = dict[str, dict[str, Scalar]]  # level -> operand -> bytes
+
+
+class VectorWork(NamedTuple):
+    """Elements that pass the vector engine, all batch elements."""
+
+    biased: Scalar
+    activated: Scalar
+    summed: Scalar  # parts of K added on the way to L3
+    computed: Scalar  # of a vector operation
 
 
 class Traffic(NamedTuple):
@@ -27,7 +36,9 @@ class Traffic(NamedTuple):
     reads: Table  # read at each level, per operand [byte]
     writes: Table  # written at each level, per operand [byte]
     bursts: dict[str, Scalar]  # external bytes moved per operand, burst padding included [byte]
-    vector_elements: Scalar  # elementwise operations: bias, activation, sums of parts of K, vector functions
+    padding_read: Scalar  # ... and the padding alone [byte]
+    padding_write: Scalar
+    elements: VectorWork
     compulsory: Scalar  # each external operand once, in its own dtype [byte]
 
 
@@ -54,8 +65,9 @@ def count_traffic(op: Any, mapping: Any, layout: Layout, burst: Scalar) -> Traff
     dram_b = jnp.where(external_b, b.l3 * eb, 0.0)
     stores_c = jnp.where(external_c, (c.l3 - mn) * acc + mn * ec, 0.0)
     loads_c = jnp.where(external_c, (c.l3 - mn) * acc, 0.0)
+    staged_a = _input_bytes(op, ea)  # the host sends an input row once, however many blocks of a convolution need it
     host_a, host_b, host_c = (
-        jnp.where(loc == 0, size, 0.0) for loc, size in ((op.loc_a, base_a), (op.loc_b, k * n * eb), (op.loc_c, mn * ec))
+        jnp.where(loc == 0, size, 0.0) for loc, size in ((op.loc_a, staged_a), (op.loc_b, k * n * eb), (op.loc_c, mn * ec))
     )
     bias = jnp.where(op.has_bias > 0, acc * n, 0.0)
     bias_l3, bias_l2 = bias * layout.m.l3_trips, bias * layout.m.l2_blocks
@@ -92,36 +104,59 @@ def count_traffic(op: Any, mapping: Any, layout: Layout, burst: Scalar) -> Traff
         l1={"A": a.l1 * ea, "B": b.l1 * eb, "C": pe_c + back_to_l1 * acc, "bias": bias_l1},
         pe={"A": pe_a, "B": pe_b, "C": returned_to_pe},
     )
-    bursts = _external_bursts(op, mapping, layout, burst, wraps_a)
-    activated = jnp.where(op.activation > 0, mn, 0.0)
-    summed = c.l2 - c.l2_reads
-    work = jnp.where(fabric, jnp.where(op.has_bias > 0, mn, 0.0) + activated + summed, m * vector_primitives(op))
+    padding = _padding(op, mapping, layout, burst, wraps_a)
+    asked = {"A": dram_a, "B": dram_b, "C": loads_c + stores_c, "bias": bias_l3}
+    bursts = {x: batch * (asked[x] + padding.get(x, 0.0) + (padding["returns"] if x == "C" else 0.0)) for x in OPERANDS}
+    elements = VectorWork(
+        biased=jnp.where(fabric & (op.has_bias > 0), batch * mn, 0.0),
+        activated=jnp.where(fabric & (op.activation > 0), batch * mn, 0.0),
+        summed=jnp.where(fabric, batch * (c.l2 - c.l2_reads), 0.0),
+        computed=jnp.where(fabric, 0.0, batch * m),
+    )
+    read_padding = batch * (padding["A"] + padding["B"] + padding["bias"] + padding["returns"])
     compulsory = _compulsory(op, (ea, eb, ec, acc))
-    return Traffic(reads, writes, bursts, batch * work, compulsory)
+    return Traffic(reads, writes, bursts, read_padding, batch * padding["C"], elements, compulsory)
+
+
+def _input_bytes(op: Any, ea: Scalar) -> Scalar:
+    """Bytes of A as it lies in memory, each once: of a convolution the whole input rows that its windows span."""
+    rows = block_rows(op, jnp.zeros_like(op.m), ceil_div(op.m, jnp.maximum(op.out_w, 1)))
+    return jnp.where(op.kind == 1, rows * op.in_w * op.channels, op.m * op.k) * ea
 
 
 def _compulsory(op: Any, widths: tuple[Any, Any, Any, Any]) -> Scalar:
     ea, eb, ec, acc = widths
-    whole_rows = block_rows(op, jnp.zeros_like(op.m), ceil_div(op.m, jnp.maximum(op.out_w, 1)))
-    size_a = jnp.where(op.kind == 1, whole_rows * op.in_w * op.channels, op.m * op.k) * ea
-    sizes = (size_a, op.k * op.n * eb, op.m * op.n * ec)
+    sizes = (_input_bytes(op, ea), op.k * op.n * eb, op.m * op.n * ec)
     total = sum(jnp.where(loc < 2, s, 0.0) for loc, s in zip((op.loc_a, op.loc_b, op.loc_c), sizes, strict=True))
     return op.batch * (total + jnp.where(op.has_bias > 0, op.n * acc, 0.0))
 
 
+def run_padding(h: Any, w: Scalar, contiguous: Any, burst: Scalar) -> Scalar:
+    """Bytes by which the bursts that carry h rows of w bytes exceed them: one run if contiguous, else a run per row."""
+
+    def beyond(size: Scalar) -> Scalar:
+        return ceil_div(size, burst) * burst - size
+
+    return jnp.where(contiguous, beyond(h * w), h * beyond(w))
+
+
 def run_bursts(h: Any, w: Scalar, contiguous: Any, burst: Scalar) -> Scalar:
-    """Bytes of the bursts that carry h rows of w bytes: one run if contiguous, else a run per row."""
-    return burst * jnp.where(contiguous, ceil_div(h * w, burst), h * ceil_div(w, burst))
+    """Bytes of the bursts that carry h rows of w bytes."""
+    return h * w + run_padding(h, w, contiguous, burst)
 
 
-def conv_bursts(op: Any, rows: Scalar, channels: Scalar, ea: Scalar, burst: Scalar) -> Scalar:
-    """Bytes of the bursts that carry whole input rows of a slice of channels (rows are burst-aligned)."""
+def conv_padding(op: Any, rows: Scalar, channels: Scalar, ea: Scalar, burst: Scalar) -> Scalar:
+    """Burst padding of whole input rows of a slice of channels (rows are burst-aligned)."""
     whole = channels >= op.channels
-    per_row = jnp.where(whole, ceil_div(op.in_w * channels * ea, burst), op.in_w * ceil_div(channels * ea, burst))
-    return rows * per_row * burst
+    runs, width = jnp.where(whole, rows, rows * op.in_w), jnp.where(whole, op.in_w, 1.0) * channels * ea
+    return run_padding(runs, width, False, burst)
 
 
-def _external_bursts(op: Any, mapping: Any, layout: Layout, burst: Scalar, wraps_a: Scalar) -> dict[str, Scalar]:
+def _padding(op: Any, mapping: Any, layout: Layout, burst: Scalar, wraps_a: Scalar) -> dict[str, Scalar]:
+    """Burst padding [byte] per batch element: of A, B, the bias, C's stores ("C") and its partial sums' loads ("returns").
+
+    Summed per block, so that float32 does not lose it in the difference of two large totals.
+    """
     ea, eb, ec, acc = element_bytes(op)
     m, n, k = ((axis.body, axis.last) for axis in (layout.m, layout.n, layout.k))
 
@@ -129,20 +164,20 @@ def _external_bursts(op: Any, mapping: Any, layout: Layout, burst: Scalar, wraps
         total = jnp.zeros(())
         for h in hs:
             for w in ws:
-                total += h.count * w.count * run_bursts(h.size, w.size * width, w.size >= whole, burst)
+                total += h.count * w.count * run_padding(h.size, w.size * width, w.size >= whole, burst)
         return total
 
     kernel = op.kernel_h * op.kernel_w
     rows = total_rows(op, mapping.l3_m)
-    conv_a = sum(c.count * conv_bursts(op, rows, ceil_div(c.size, kernel), ea, burst) for c in k)
+    conv_a = sum(c.count * conv_padding(op, rows, ceil_div(c.size, kernel), ea, burst) for c in k)
     once_a = jnp.where(op.kind == 1, conv_a, blocks(m, k, ea, op.k))
     visits_b, visits_c = nearest_whole(layout.B.l3 / (op.k * op.n)), nearest_whole(layout.C.l3 / (op.m * op.n))
-    size_c = (2 * visits_c - 2) * blocks(m, n, acc, op.n) + blocks(m, n, ec, op.n)
+    partial = jnp.where(op.loc_c < 2, (visits_c - 1) * blocks(m, n, acc, op.n), 0.0)
     bias = jnp.where(op.has_bias > 0, layout.m.l3_trips, 0.0)
-    size_bias = bias * sum(c.count * run_bursts(1.0, c.size * acc, True, burst) for c in n)
     return {
-        "A": op.batch * jnp.where(op.loc_a < 2, once_a * wraps_a, 0.0),
-        "B": op.batch * jnp.where(op.loc_b < 2, visits_b * blocks(k, n, eb, op.n), 0.0),
-        "C": op.batch * jnp.where(op.loc_c < 2, size_c, 0.0),
-        "bias": op.batch * size_bias,
+        "A": jnp.where(op.loc_a < 2, once_a * wraps_a, 0.0),
+        "B": jnp.where(op.loc_b < 2, visits_b * blocks(k, n, eb, op.n), 0.0),
+        "C": partial + jnp.where(op.loc_c < 2, blocks(m, n, ec, op.n), 0.0),
+        "returns": partial,
+        "bias": bias * sum(c.count * run_padding(1.0, c.size * acc, True, burst) for c in n),
     }

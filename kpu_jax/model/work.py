@@ -14,7 +14,7 @@ from kpu_jax.base.numerics import ceil_div
 from kpu_jax.mapping.axes import Axis, L3Class
 from kpu_jax.mapping.input_rows import block_rows
 from kpu_jax.mapping.visits import Layout, axes_elements, pass_sizes
-from kpu_jax.model.rates import element_cycles
+from kpu_jax.model.rates import element_cycles, fill_drain
 from kpu_jax.model.traffic import Traffic, run_bursts
 from kpu_jax.workload.footprint import element_bytes
 
@@ -80,7 +80,7 @@ def work_of(cfg: Any, op: Any, mapping: Any, layout: Layout, traffic: Traffic, r
     drained = writes["l2"]["C"] - op.batch * (layout.C.l2_reads - op.m * op.n) * acc
     returned = writes["l1"]["C"] - reads["pe"]["C"]
     array, serial = cfg.compute.processor_array, cfg.compute.fold_overlap <= 0
-    tail = fill_drain(op, mapping.dataflow, array.rows, array.cols)
+    tail = fill_drain(cfg, op, mapping.dataflow)
     extents = pass_sizes(op, mapping, array.rows, array.cols, rate)
     per_pass, per_element = jnp.where(serial, tail, 0.0), element_cycles(cfg, op)
 
@@ -106,11 +106,6 @@ def work_of(cfg: Any, op: Any, mapping: Any, layout: Layout, traffic: Traffic, r
         turns=_turns(op, mapping, layout, extents, cfg.buses.burst_bytes),
         fill_drain=jnp.where(serial, 0.0, tail),
     )
-
-
-def fill_drain(op: Any, dataflow: Scalar, rows: Any, cols: Any) -> Scalar:
-    """Fabric cycles that a pass takes beyond its stream: rows + cols - 2, or 2 rows + cols - 2 with a preload."""
-    return jnp.where(op.kind < 2, rows * jnp.where(dataflow == 0, 1, 2) + cols - 2, 0.0)
 
 
 def _blocks(axis: Axis, length: Any) -> Scalar:

@@ -129,8 +129,8 @@ class Blocks:
         return sum(1 for t in range(self.parts[a]) if self.extent(level, a, step, t) > 0)
 
 
-def input_rows(op: Any, first: int, count: int) -> int:
-    """In-bounds input rows that `count` output rows of one image need, starting at output row `first`.
+def input_rows(op: Any, first: int, count: int) -> set[int]:
+    """The in-bounds input rows that `count` output rows of one image need, starting at output row `first`.
 
     The window of output row p spans input rows p stride - pad ... + (R - 1) dilation. Overlapping windows
     move their union, windows further apart than they are tall move each on its own.
@@ -140,4 +140,4 @@ def input_rows(op: Any, first: int, count: int) -> int:
     rows: set[int] = set()
     for p in range(first, first + count):
         rows.update(range(max(0, p * stride - pad), min(height, p * stride - pad + window)))
-    return len(rows)
+    return rows

@@ -136,7 +136,8 @@ class Schedule:
             return None
         needs = []
         if self.location[x] == HOST and step.l3[IRRELEVANT_AXIS[x]] == 0:
-            needs = [self._add(Move("host", x, {"host": size}, {"dram": size}, size))]
+            fresh = size if x == "B" or self.blocks.kind != 1 else self._fresh_input(step)
+            needs = [self._add(Move("host", x, {"host": fresh}, {"dram": fresh}, fresh))]
         return Move("dma", x, {"dram": size}, {"l3": size}, padded, needs)
 
     def _load_l2(self, x: str, s: int) -> Move | None:
@@ -326,15 +327,29 @@ class Schedule:
         contiguous = w == b.size[cols_axis]
         return groups * h * w * width, groups * _bursts(h, w * width, contiguous, self.burst)
 
-    def _input_rows(self, step: Step) -> int:
-        op, b = self.op, self.blocks
-        out_h, out_w = int(op.out_h), int(op.out_w)
-        count = b.l3_size("m", step.l3["m"]) // out_w
-        if b.unit["m"] == b.size["m"] and count > out_h:
-            return (count // out_h) * input_rows(op, 0, out_h)
+    def _output_rows(self, step: Step) -> tuple[int, int]:
+        """(first output row within its image, output rows) of a convolution's L3 block."""
+        b, out_w = self.blocks, int(self.op.out_w)
         per_unit = -(-b.unit["m"] // b.tile3["m"])
         first = (step.l3["m"] % per_unit) * b.tile3["m"] // out_w
-        return input_rows(op, first % out_h, count)
+        return first % int(self.op.out_h), b.l3_size("m", step.l3["m"]) // out_w
+
+    def _input_rows(self, step: Step) -> int:
+        op, out_h = self.op, int(self.op.out_h)
+        first, count = self._output_rows(step)
+        if count > out_h:
+            return (count // out_h) * len(input_rows(op, 0, out_h))
+        return len(input_rows(op, first, count))
+
+    def _fresh_input(self, step: Step) -> float:
+        """Bytes of the input rows that no earlier block along M has brought from the host."""
+        b, op = self.blocks, self.op
+        first, count = self._output_rows(step)
+        rows = self._input_rows(step)
+        if count <= int(op.out_h):
+            rows = len(input_rows(op, first, count) - input_rows(op, 0, first))
+        channels = b.l3_size("k", step.l3["k"]) // (int(op.kernel_h) * int(op.kernel_w))
+        return b.groups(step.batch) * rows * int(op.in_w) * channels * b.bytes["A"]
 
     def _add(self, move: Move) -> int:
         self.moves.append(move)

@@ -53,7 +53,7 @@ class Op:
     loc_a: Leaf  # index into LOCATIONS: where A starts
     loc_b: Leaf  # where B starts
     loc_c: Leaf  # where C ends
-    reserved_l3_bytes: Leaf  # L3 that other data occupies meanwhile [byte]
+    reserved_l3_bytes: Leaf  # L3 that other data occupies meanwhile [byte]; operands in L3 count by themselves
     images: Leaf
     in_h: Leaf  # [pixels], unpadded
     in_w: Leaf

@@ -15,7 +15,6 @@ from kpu_jax.model.evaluate import floats, rate_of
 from kpu_jax.model.exact import exact_cycles
 from kpu_jax.model.moves import context
 from kpu_jax.model.rates import rates_of
-from kpu_jax.model.work import fill_drain
 
 
 @jit_for(BATCH)
@@ -24,7 +23,7 @@ def both_walks(cfg: Any, op: Any, mapping: Any) -> Any:
     """((makespan, steps) with leaps, the same without)."""
     cfg, op, mapping = floats(cfg), floats(op), floats(mapping)
     array = cfg.compute.processor_array
-    rates = rates_of(cfg, op, fill_drain(op, mapping.dataflow, array.rows, array.cols))
+    rates = rates_of(cfg, op, mapping.dataflow)
     c = context(op, mapping, rates, array.rows, array.cols, rate_of(cfg, op), cfg.buses.burst_bytes)
     return exact_cycles(c), exact_cycles(c, leap=False)
 
