@@ -11,11 +11,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from kpu_jax.base.errors import KPUError, nearest
-from kpu_jax.base.pytree import leaf_paths, replace_path
-from kpu_jax.hardware import KPUConfig, load_config, preset
+from kpu_jax.base.errors import MAX_MACS, KPUError, check_number, is_number, nearest, plain, shown, word
+from kpu_jax.base.files import file_path, read_text
+from kpu_jax.base.pytree import is_traced, leaf_paths, replace_path
+from kpu_jax.hardware import KPUConfig, check_config, load_config, preset
+from kpu_jax.hardware.config import check_varying
 from kpu_jax.hardware.fields import check_field
 
+MAX_LINE = 4096  # characters: tomllib's memory grows with the square of a dotted key's length
 # Fields that change how fast the engines work, but not what they must do: mappings and traffic do not depend
 # on them. A sweep evaluates the work once per geometry and reuses it for every speed.
 SPEED_SECTIONS = ("clocks", "data_movement", "latency")
@@ -37,6 +40,13 @@ def is_speed(path: str) -> bool:
     return path in SPEED_FIELDS or path.split(".")[0] in SPEED_SECTIONS
 
 
+def _check_counts(path: str) -> None:
+    """`KPUError` for a field that `cfg.replace` does not take, or that no result of a sweep depends on."""
+    check_varying(path)
+    if path.startswith(("address_map.", "technology.tdp_")):
+        raise KPUError(f"{path} changes no time, energy or area: the space would hold the same chip several times")
+
+
 class Space:
     """All combinations of the values of some fields; fields that vary together form one axis.
 
@@ -48,12 +58,19 @@ class Space:
         """`fields`: {dotted path: values, or (path, path, ...): rows of values, one per path}.
 
         `base` gives every other field (default: edge_ai). Each value is checked like one of a configuration
-        file. Raises `KPUError` for an empty space or axis, an unknown or repeated field, a value out of range.
+        file. Raises `KPUError` for an empty space or axis, a field that is unknown, repeated or changes nothing,
+        a value out of range or listed twice, and a base that is not one concrete chip.
         """
         self.base = preset("edge_ai") if base is None else base
+        check_config(self.base)
+        for path, leaf in leaf_paths(self.base):
+            if is_traced(leaf) or np.ndim(leaf):
+                raise KPUError(f"space: the base must be one concrete chip, but its {path} is traced or stacked")
+        if not isinstance(fields, MappingType):
+            raise KPUError(f"space: give a mapping {{dotted field: values}}, got {shown(fields)}")
         if not fields:
             raise KPUError("the space has no fields: give at least one {dotted field: values}")
-        axes = [_axis(key, values, self.base) for key, values in fields.items()]
+        axes = [_axis(key, values) for key, values in fields.items()]
         paths = [p for names, _ in axes for p in names]
         repeated = {p for p in paths if paths.count(p) > 1}
         if repeated:
@@ -64,6 +81,8 @@ class Space:
         self.paths = tuple(p for names, _ in self.geometry + self.speed for p in names)
         self.geometries = math.prod(len(rows) for _, rows in self.geometry)
         self.speeds = math.prod(len(rows) for _, rows in self.speed)
+        if self.geometries * self.speeds > MAX_MACS:
+            raise KPUError(f"space: {self.geometries * self.speeds} chips cannot be counted, at most 2^53 = {MAX_MACS}")
 
     def __len__(self) -> int:
         return self.geometries * self.speeds
@@ -75,27 +94,28 @@ class Space:
             lines.append(f"  {len(rows):>5} x {' & '.join(names)}: {span}")
         return "\n".join(lines)
 
-    def values(self, index: np.ndarray) -> dict[str, np.ndarray]:
-        """{dotted path: values} of the points with these indices."""
-        index = np.asarray(index, np.int64)
+    def values(self, index: Any) -> dict[str, np.ndarray]:
+        """{dotted path: values} of the points with these indices; `KPUError` for one outside the space."""
+        index = _index(index, len(self), "chip")
         return {**_digits(self.geometry, index // self.speeds), **_digits(self.speed, index % self.speeds)}
 
-    def geometry_values(self, index: np.ndarray) -> dict[str, np.ndarray]:
+    def geometry_values(self, index: Any) -> dict[str, np.ndarray]:
         """{dotted path: values} of these geometries."""
-        return _digits(self.geometry, np.asarray(index, np.int64))
+        return _digits(self.geometry, _index(index, self.geometries, "geometry"))
 
-    def speed_values(self, index: np.ndarray) -> dict[str, np.ndarray]:
+    def speed_values(self, index: Any) -> dict[str, np.ndarray]:
         """{dotted path: values} of these speeds."""
-        return _digits(self.speed, np.asarray(index, np.int64))
+        return _digits(self.speed, _index(index, self.speeds, "speed"))
 
-    def chips(self, index: np.ndarray) -> KPUConfig:
+    def chips(self, index: Any) -> KPUConfig:
         """The chips with these indices, as one stacked configuration (leaves [point])."""
         return stack(self.base, self.values(index), len(np.atleast_1d(index)))
 
     def chip(self, index: int) -> KPUConfig:
-        """One chip of the space."""
+        """One chip of the space; `KPUError` for an index outside it."""
+        number = int(check_number("chip", index, "index", high=len(self) - 1, integer=True))
         chip = self.base
-        for path, value in self.values(np.array([index])).items():
+        for path, value in self.values(np.array([number])).items():
             chip = replace_path(chip, path, np.float64(value[0]))
         return chip
 
@@ -108,27 +128,57 @@ def stack(base: KPUConfig, values: dict[str, np.ndarray], count: int) -> KPUConf
     return chips
 
 
-def _axis(key: Any, values: Any, base: KPUConfig) -> tuple[tuple[str, ...], np.ndarray]:
-    names = (key,) if isinstance(key, str) else tuple(key)
-    known = [p for p, _ in leaf_paths(base)]
-    for name in names:
-        if name not in known:
-            raise KPUError(f"space: no field {name!r}: {nearest(name, known)}")
-    label = " & ".join(names)
+def _index(index: Any, count: int, what: str) -> np.ndarray:
+    """Indices from 0 to `count` - 1 as int64 of any shape."""
+    flat = isinstance(index, (list, tuple)) and all(map(is_number, index))
+    if isinstance(index, jax.core.Tracer) or not (flat or is_number(index)):
+        raise KPUError(f"{what} indices must be integers, got {shown(index)}")
+    array = np.asarray(index)
+    if not array.size:
+        return array.astype(np.int64)
+    if array.dtype.kind not in "iu" or array.min() < 0 or array.max() >= count:
+        raise KPUError(f"{what} indices must be integers from 0 to {count - 1}, got {shown(index)}")
+    return array.astype(np.int64)
+
+
+def _axis(key: Any, values: Any) -> tuple[tuple[str, ...], np.ndarray]:
+    """The fields of one axis, and their checked values [row, field]."""
+    names = (key,) if isinstance(key, str) else key
+    if not isinstance(names, tuple) or not names or not all(isinstance(name, str) for name in names):
+        raise KPUError(f"space: an axis is a dotted field or a tuple of them, got {shown(key)}")
+    label = " & ".join(map(word, names))
     try:
-        rows = np.asarray(values, np.float64)
-    except (TypeError, ValueError):
-        raise KPUError(f"space: {label} needs a list of numbers (a row of {len(names)} per value), got {values!r}") from None
-    if rows.size == 0 or rows.ndim == 0:
-        raise KPUError(f"space: {label} has no values: give a list such as [8, 16, 32]")
-    if rows.ndim == 1:
-        rows = np.repeat(rows[:, None], len(names), axis=1)  # one list: all fields of the axis take the same value
-    if rows.ndim != 2 or rows.shape[1] != len(names):
-        raise KPUError(f"space: {label} needs rows of {len(names)} numbers, got an array of shape {rows.shape}")
-    for name, column in zip(names, rows.T, strict=True):
-        for value in column:
-            check_field(name, value)
-    return names, rows
+        for name in names:
+            _check_counts(name)
+        rows = _rows(values, len(names))
+        checked = np.array([[check_field(n, v) for n, v in zip(names, row, strict=True)] for row in rows])
+    except KPUError as error:
+        where = "space" if str(error).startswith(label) else f"space, axis {label}"
+        raise KPUError(f"{where}: {error}") from None
+    first: dict[tuple[float, ...], int] = {}
+    for i, row in enumerate(map(tuple, checked)):
+        if first.setdefault(row, i) != i:
+            same = ", ".join(map(plain, row))
+            raise KPUError(f"space, axis {label}: value {i} repeats value {first[row]}, {same}; list every chip once")
+    return names, checked
+
+
+def _rows(values: Any, fields: int) -> list[list[Any]]:
+    """The values of an axis as rows of one value per field; one list stands for all fields alike."""
+    if not _is_list(values) or not len(values):
+        raise KPUError(f"needs a list of values such as [8, 16, 32], got {shown(values)}")
+    nested = [_is_list(row) for row in values]
+    if not any(nested):
+        return [[value] * fields for value in values]
+    for i, row in enumerate(values):
+        if not nested[i] or len(row) != fields:
+            raise KPUError(f"value {i} must be a row of {fields} numbers, one per field, got {shown(row)}")
+    return [list(row) for row in values]
+
+
+def _is_list(value: Any) -> bool:
+    """True for what holds values in an order."""
+    return isinstance(value, (list, tuple, range)) or (isinstance(value, (np.ndarray, jax.Array)) and np.ndim(value) > 0)
 
 
 def _digits(axes: list[tuple[tuple[str, ...], np.ndarray]], index: np.ndarray) -> dict[str, np.ndarray]:
@@ -145,21 +195,58 @@ def load_space(path: str | Path) -> tuple[Space, dict[str, Any]]:
     `base` is a preset's name or a configuration file; `[[axis]]` tables have `fields` (a list of dotted paths
     that vary together) and `values`. Raises `KPUError` naming the file and what is wrong.
     """
-    path = Path(path)
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise KPUError(f"{path}: cannot be read: {error}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise KPUError(f"{path}: not valid TOML: {error}") from None
-    known = ("base", "axis", "workload", "constraints", "objective", "output")
+    file = file_path(path)
+    data = _parse_toml(file)
+    known = ("base", "axis", "workload", "constraints", "objective")
     for key in data:
         if key not in known:
-            raise KPUError(f"{path}: unknown entry {key!r}: {nearest(key, known)}")
-    axes = data.get("axis", [])
-    if not isinstance(axes, list) or not all(isinstance(a, dict) and set(a) == {"fields", "values"} for a in axes):
-        raise KPUError(f"{path}: every [[axis]] needs exactly `fields` (a list of dotted paths) and `values`")
-    base = data.get("base", "edge_ai")
-    chip = load_config(path.parent / base) if str(base).endswith((".yaml", ".yml", ".json")) else preset(base)
-    fields = {tuple(a["fields"]) if isinstance(a["fields"], list) else a["fields"]: a["values"] for a in axes}
-    return Space(fields, chip), {k: v for k, v in data.items() if k not in ("base", "axis")}
+            raise KPUError(f"{file}: unknown entry {shown(key)}: {nearest(key, known)}")
+    try:
+        fields = _axes(data.get("axis", []))
+        return Space(fields, _base(file, data.get("base", "edge_ai"))), {
+            k: v for k, v in data.items() if k not in ("base", "axis")
+        }
+    except KPUError as error:
+        raise KPUError(f"{file}: {error}") from None
+
+
+def _parse_toml(file: Path) -> dict[str, Any]:
+    text = read_text(file)
+    for number, line in enumerate(text.splitlines(), 1):
+        if len(line) > MAX_LINE:
+            raise KPUError(f"{file}, line {number}: longer than {MAX_LINE} characters; spread a list over several lines")
+    try:
+        return tomllib.loads(text)
+    except KPUError:
+        raise
+    except RecursionError:
+        raise KPUError(f"{file}: values are nested too deeply") from None
+    except ValueError as error:  # tomllib's own, and Python's for integers of thousands of digits
+        reason = error if isinstance(error, tomllib.TOMLDecodeError) else "an integer of too many digits"
+        raise KPUError(f"{file}: not valid TOML: {reason!s:.200}") from None
+
+
+def _base(file: Path, base: Any) -> KPUConfig:
+    """The chip of a preset, or of a configuration file beside the study."""
+    try:
+        is_file = isinstance(base, str) and base.endswith((".yaml", ".yml", ".json"))
+        return load_config(file.parent / base) if is_file else preset(base)
+    except KPUError as error:
+        raise KPUError(f"base: {error}; give a preset's name or a .yaml or .json file") from None
+
+
+def _axes(tables: Any) -> dict[tuple[str, ...], Any]:
+    """Fields -> values of every [[axis]] table."""
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise KPUError(f"axis = {shown(tables)} must be tables: [[axis]] with lines `fields = [...]` and `values = [...]`")
+    axes: dict[tuple[str, ...], Any] = {}
+    for i, table in enumerate(tables, 1):
+        if set(table) != {"fields", "values"}:
+            raise KPUError(f"[[axis]] {i} needs exactly `fields` (a list of dotted paths) and `values`, got {shown(table)}")
+        fields = [table["fields"]] if isinstance(table["fields"], str) else table["fields"]
+        if not isinstance(fields, list) or not all(isinstance(f, str) for f in fields):
+            raise KPUError(f"[[axis]] {i}: fields = {shown(fields)} must be a list of dotted paths")
+        if tuple(fields) in axes:
+            raise KPUError(f"[[axis]] {i}: {', '.join(fields)} varies on an earlier axis already; keep one")
+        axes[tuple(fields)] = table["values"]
+    return axes

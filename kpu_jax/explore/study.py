@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kpu_jax.base.errors import KPUError, check_choice
+from kpu_jax.base.errors import KPUError, check_choice, shown
+from kpu_jax.explore.limits import OBJECTIVES, limits_of
 from kpu_jax.explore.space import Space, load_space
-from kpu_jax.explore.sweep import OBJECTIVES, limits_of
 from kpu_jax.workload import Workload, network
 
 
@@ -41,7 +41,7 @@ def load_study(path: str | Path) -> Study:
         total = total + more
     constraints = rest.get("constraints", {})
     if not isinstance(constraints, dict):
-        raise KPUError(f"{path}: constraints = {constraints!r} must be a table: [constraints] with lines like area_mm2 = 60")
+        raise KPUError(f"{path}: constraints = {shown(constraints)} must be a table: [constraints] with lines like area_mm2 = 60")
     try:
         objective = check_choice("objective", rest.get("objective", "edp"), OBJECTIVES)
         limits = limits_of(constraints)
@@ -55,7 +55,7 @@ def _network(path: str | Path, item: Any) -> tuple[str, Workload]:
     options = dict(item) if isinstance(item, dict) else {"network": item}
     name = options.pop("network", None)
     if not isinstance(name, str):
-        raise KPUError(f'{path}: workload entry {item!r} must be a network\'s name or a table with `network = "..."`')
+        raise KPUError(f'{path}: workload entry {shown(item)} must be a network\'s name or a table with `network = "..."`')
     try:
         return name, network(name, **options)
     except KPUError as error:

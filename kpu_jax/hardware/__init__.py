@@ -1,7 +1,9 @@
 """What the chip is: its configuration, the published presets, its technology, and files of them."""
 
 from kpu_jax.hardware import derived, presets
-from kpu_jax.hardware.config import KPUConfig, config_from_dict, config_to_dict
+from kpu_jax.hardware.config import KPUConfig, check_config
+from kpu_jax.hardware.derived import tdp_watts
+from kpu_jax.hardware.dictionary import config_from_dict, config_to_dict
 from kpu_jax.hardware.io import load_config, save_config
 from kpu_jax.hardware.presets import PRESET_NAMES, preset
 from kpu_jax.hardware.technology import (
@@ -22,6 +24,7 @@ __all__ = [
     "DramKind",
     "KPUConfig",
     "Technology",
+    "check_config",
     "config_from_dict",
     "config_to_dict",
     "derived",
@@ -29,6 +32,7 @@ __all__ = [
     "preset",
     "presets",
     "save_config",
+    "tdp_watts",
     "technology",
     "technology_sources",
 ]

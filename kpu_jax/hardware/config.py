@@ -1,7 +1,8 @@
 """`KPUConfig`: what the chip is, as a nested pytree whose attribute paths are the paths of the YAML file.
 
 Every leaf is np.float64 on the host, or a jax array or tracer inside jit, vmap and grad. Build one with
-`config_from_dict`, `load_config` or a preset, and change it with `replace`; those check every number.
+`config_from_dict`, `load_config` or a preset, and change it with `replace`; those check every number, and
+`check_config` checks what came about otherwise.
 """
 
 from __future__ import annotations
@@ -13,12 +14,15 @@ from typing import Any, ClassVar
 import jax
 import numpy as np
 
-from kpu_jax.base.errors import nearest
-from kpu_jax.base.pytree import build, is_traced, leaf_paths, record, replace_path
+from kpu_jax.base.errors import KPUError, nearest, shown, word
+from kpu_jax.base.pytree import is_traced, record, replace_path
+from kpu_jax.base.validation import check_type
 from kpu_jax.hardware.addresses import address_map
-from kpu_jax.hardware.fields import FIELDS, FieldError, check_field, section_paths
+from kpu_jax.hardware.fields import FIELDS, FieldError, check_field, section_paths, section_rules
 from kpu_jax.hardware.formatting import Leaf, Section
-from kpu_jax.hardware.technology import Technology, technology
+from kpu_jax.hardware.technology import Technology
+
+_FROM_A_CHIP = "start from kpu.preset('edge_ai') or kpu.load_config(file)"
 
 
 @record
@@ -220,29 +224,55 @@ class KPUConfig(Section):
     vector: Vector
     technology: Technology
 
+    def __init__(self, *sections: Section, **named: Section) -> None:
+        """All sections, in order or by name, as `dataclasses.replace` gives them; leaves are not checked.
+
+        A chip comes from `kpu.preset(name)`, `kpu.load_config(file)` or another chip's `replace`.
+        """
+        names = [f.name for f in dataclasses.fields(self)]
+        given = {**dict(zip(names, sections, strict=False)), **named}
+        wrong = sorted(set(given) ^ set(names))
+        if wrong or len(sections) + len(named) != len(names):
+            raise KPUError(
+                f"KPUConfig takes each of its {len(names)} sections once, missing or unknown: {', '.join(wrong) or 'none'}; "
+                f"{_FROM_A_CHIP} and change fields with cfg.replace"
+            )
+        for name, value in given.items():
+            if type(value) is not SECTIONS[name]:
+                raise FieldError(name, f"{name} must be a {SECTIONS[name].__name__}, got {shown(value)}")
+            object.__setattr__(self, name, value)
+
     def replace(self, changes: Mapping[str, Any] | None = None, /, **sections: Any) -> KPUConfig:
         """A copy with some fields changed: `cfg.replace({"clocks.fabric_mhz": 750, "compute": {"tile_count": 4}})`.
 
         Keys are dotted paths; a section takes a mapping of its fields or a whole record, as in
-        `cfg.replace(technology=technology(7, "HBM3"))`. Host numbers are checked as in a file (range, unit), and so
-        are given address bases; jax arrays and tracers pass unchecked. Raises `KPUError` naming the dotted path.
+        `cfg.replace(technology=technology(7, "HBM3"))`. Numbers are checked as in a file (range, unit), and so
+        are given address bases; tracers pass unchecked. Raises `KPUError` naming the dotted path.
         """
+        if not isinstance(changes, Mapping | None):
+            raise FieldError("", f"replace takes a mapping of dotted paths to values, got {shown(changes)}")
         result = self
-        for path, value in _flatten({**(changes or {}), **sections}):
-            if path == "technology.dram" or (path == "technology.node_nm" and not isinstance(value, jax.Array)):
-                raise FieldError(
-                    path,
-                    f"{path} alone changes no constant; "
-                    "replace the section: cfg.replace(technology=technology(node_nm, dram))",
-                )
-            if path not in FIELDS and not isinstance(value, Section):
-                raise FieldError(path, f"{path} belongs to a file; a configuration has no such number")
-            result = replace_path(result, path, value if isinstance(value, Section) else check_field(path, value))
-        _check_addresses(result)
+        for path, value in flatten({**(changes or {}), **sections}):
+            if isinstance(value, Section):
+                section_rules(path)(value, f"{path}.")
+            elif path != "technology.node_nm" or not isinstance(value, jax.core.Tracer):
+                check_varying(path)
+            leaf = value if isinstance(value, Section) else check_field(path, value)
+            result = replace_path(result, path, leaf)
+        check_addresses(result)
         return result
 
 
-_SECTIONS: dict[str, type[Section]] = {
+def check_config(cfg: Any) -> None:
+    """Raise a `KPUError` unless `cfg` is a `KPUConfig` whose leaves, single or stacked, lie in their fields' ranges.
+
+    For leaves that no constructor saw; traced ones are passed over. The message names dotted path, value, unit.
+    """
+    check_type("the chip", cfg, KPUConfig, _FROM_A_CHIP)
+    section_rules("")(cfg)
+
+
+SECTIONS: dict[str, type[Section]] = {
     cls.path: cls
     for cls in (
         HostMemory, ExternalMemory, MemoryController, L3Memory, L2Memory, L1Memory, OnChipMemory, DataMovement,
@@ -250,14 +280,14 @@ _SECTIONS: dict[str, type[Section]] = {
     )
 }  # fmt: skip
 _SECTION_PATHS = frozenset(section_paths())
-_FIXED: dict[str, tuple[Any, str]] = {  # fields of a file that are not leaves: accepted value, reason for no other
+FIXED: dict[str, tuple[Any, str]] = {  # fields of a file that are not leaves: accepted value, reason for no other
     "compute.systolic_mode": (True, "without it the PE grid has no schedule: the fabric's timing here is systolic"),
     "compute.processor_array.topology": ("rectangular", "the schedules here are those of a rectangular mesh"),
 }
-_TEXT = ("name", "description", "technology.dram")
+TEXT = ("name", "description", "technology.dram")
 
 
-def _check_addresses(config: KPUConfig) -> None:
+def check_addresses(config: KPUConfig) -> None:
     """Reject given regions that overlap; nothing to check on traced or stacked configurations."""
     leaves = jax.tree_util.tree_leaves(config)
     if is_traced(config) or any(np.ndim(leaf) for leaf in leaves):
@@ -266,102 +296,45 @@ def _check_addresses(config: KPUConfig) -> None:
         address_map(config)
 
 
+def check_varying(path: str) -> None:
+    """Raise a `FieldError` unless `path` is a number of a configuration that can be varied by itself."""
+    if path in ("technology.node_nm", "technology.dram"):
+        raise FieldError(
+            path,
+            f"{path} alone changes no constant; replace the section: cfg.replace(technology=technology(node_nm, dram))",
+        )
+    if path in FIXED or path in TEXT:
+        raise FieldError(path, f"{path} belongs to a file; a configuration has no such number")
+    if path in _SECTION_PATHS:
+        raise FieldError(path, f"{path} is a section; name one of its fields")
+    if path not in FIELDS:
+        raise _unknown(path)
+
+
 def _unknown(path: str) -> FieldError:
     """The error for a path that no field has, with the nearest of its siblings or its namesake elsewhere."""
     section, _, name = path.rpartition(".")
-    known = [*FIELDS, *_SECTION_PATHS, *_FIXED, *_TEXT]
+    known = [*FIELDS, *_SECTION_PATHS, *FIXED, *TEXT]
     same = [p for p in known if p.rpartition(".")[2] == name]
     if same:
-        return FieldError(path, f"unknown field {path}: did you mean {', '.join(same)}?")
+        return FieldError(path, f"unknown field {word(path)}: did you mean {', '.join(same)}?")
     prefix = f"{section}." if section in _SECTION_PATHS else ""
     siblings = {p.removeprefix(prefix).split(".")[0] for p in known if p.startswith(prefix)}
-    return FieldError(path, f"unknown field {path}: {nearest(name if prefix else path.split('.')[0], siblings)}")
+    return FieldError(path, f"unknown field {word(path)}: {nearest(name if prefix else path.split('.')[0], siblings)}")
 
 
-def _flatten(tree: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(tree: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """(dotted path, value) of a nested mapping along the known sections; any other path is a `FieldError`."""
     for key, value in tree.items():
         path = f"{prefix}{key}"
         if path in _SECTION_PATHS:
             if isinstance(value, Mapping):
-                yield from _flatten(value, f"{path}.")
-            elif type(value) is _SECTIONS[path]:
+                yield from flatten(value, f"{path}.")
+            elif type(value) is SECTIONS[path]:
                 yield path, value
             else:
-                raise FieldError(path, f"{path} must be a section of fields, got {type(value).__name__} {value!r:.40}")
-        elif isinstance(key, str) and (path in FIELDS or path in _FIXED or path in _TEXT):
+                raise FieldError(path, f"{path} must be a section of fields, got {type(value).__name__} {shown(value)}")
+        elif isinstance(key, str) and (path in FIELDS or path in FIXED or path in TEXT):
             yield path, value
         else:
             raise _unknown(path)
-
-
-def _assemble(cls: type[Any], leaves: dict[str, Any]) -> Any:
-    prefix = f"{cls.path}." if cls.path else ""
-    paths = {f.name: prefix + f.name for f in dataclasses.fields(cls)}
-    return build(cls, **{n: _assemble(_SECTIONS[p], leaves) if p in _SECTIONS else leaves[p] for n, p in paths.items()})
-
-
-def config_from_dict(values: Mapping[str, Any]) -> KPUConfig:
-    """A checked `KPUConfig` from the nested mapping that a configuration file holds.
-
-    Raises `KPUError` naming the dotted path, value, unit, range and remedy for unknown, missing, mistyped and
-    out-of-range fields, and for address regions that overlap.
-    """
-    if not isinstance(values, Mapping):
-        raise FieldError("", f"a configuration is a mapping of sections, got a {type(values).__name__}")
-    given: dict[str, Any] = {}
-    for path, value in _flatten(values):
-        leaves = {f"{path}.{n}": leaf for n, leaf in leaf_paths(value)} if isinstance(value, Section) else {path: value}
-        for name in leaves:
-            if name in given:
-                raise FieldError(name, f"{name} is given twice")
-        given.update(leaves)
-    for path in _TEXT:
-        if given.get(path) is not None and not isinstance(given[path], str):
-            raise FieldError(path, f"{path} must be text, got {given[path]!r:.40}")
-    for path, (only, reason) in _FIXED.items():
-        if path in given and (type(given[path]) is not type(only) or given[path] != only):
-            said = "true" if only is True else only
-            raise FieldError(path, f"{path} = {given[path]!r} is not supported, only {said}: {reason}")
-    missing = [p for p, f in FIELDS.items() if p not in given and not f.optional and not p.startswith("technology.")]
-    if missing:
-        units = ", ".join(f"{p} [{FIELDS[p].unit}]" for p in missing)
-        raise FieldError(missing[0], f"missing required field{'s' * (len(missing) > 1)}: {units}")
-    constants = {p.removeprefix("technology."): v for p, v in given.items() if p.startswith("technology.")}
-    leaves = {p: check_field(p, given.get(p, _default(p))) for p in FIELDS if not p.startswith("technology.")}
-    leaves.update({f"technology.{n}": v for n, v in leaf_paths(technology(**constants))})
-    config = _assemble(KPUConfig, leaves)
-    _check_addresses(config)
-    return config
-
-
-def config_to_dict(config: KPUConfig) -> dict[str, Any]:
-    """The nested mapping that `config_from_dict` turns back into an equal configuration.
-
-    Derived leaves are left out; integers are int, flags bool. Raises `KPUError` naming a traced, stacked or
-    out-of-range leaf.
-    """
-    values: dict[str, Any] = {}
-    for path, leaf in leaf_paths(config):
-        if is_traced(leaf) or np.ndim(leaf):
-            kind = "traced" if is_traced(leaf) else f"stacked, of shape {np.shape(leaf)}"
-            raise FieldError(path, f"{path} is {kind}; only one concrete configuration can be written")
-        field, number = FIELDS[path], float(leaf)
-        if number == field.special and field.special_means == "derived":
-            continue
-        leaf_value: Any = np.float64(number) if field.flag else number
-        checked = float(check_field(path, leaf_value))
-        *sections, name = path.split(".")
-        node = values
-        for section in sections:
-            node = node.setdefault(section, {})
-        node[name] = bool(checked) if field.flag else int(checked) if field.integer else checked
-    values["compute"]["processor_array"]["topology"] = "rectangular"
-    values["compute"]["systolic_mode"] = True
-    _check_addresses(config)
-    return values
-
-
-def _default(path: str) -> bool | float | None:
-    field = FIELDS[path]
-    return bool(field.default) if field.flag else field.default

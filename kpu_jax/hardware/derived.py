@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kpu_jax.base.errors import KPUError
+from kpu_jax.base.errors import KPUError, is_number, shown
 from kpu_jax.hardware.addresses import address_map
 from kpu_jax.hardware.config import KPUConfig
 from kpu_jax.hardware.fields import KIB, MIB
@@ -48,8 +48,10 @@ def macs_per_pe(cfg: KPUConfig, bits: Leaf | float) -> Leaf:
 
     A concrete width outside (0, 32] is a `KPUError`; a traced one above 32 counts as 32.
     """
-    if not isinstance(bits, jax.Array) and not np.all((np.asarray(bits) > 0) & (np.asarray(bits) <= 32)):
-        raise KPUError(f"bits must be greater than 0 and at most 32 [bit], got {bits!r}")
+    if not is_number(bits):
+        raise KPUError(f"bits must be a number, the width of an operand [bit] such as 8, got {shown(bits)}")
+    if not isinstance(bits, jax.core.Tracer) and not np.all((np.asarray(bits) > 0) & (np.asarray(bits) <= 32)):
+        raise KPUError(f"bits must be greater than 0 and at most 32 [bit], got {shown(bits)}")
     p = cfg.precision
     xp = _numpy(bits, p.macs_32, p.macs_16, p.macs_8, p.macs_4)
     wide = xp.where(bits <= 16, p.macs_16, p.macs_32)

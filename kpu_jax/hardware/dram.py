@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from kpu_jax.base.errors import KPUError, nearest
+from kpu_jax.base.errors import KPUError, nearest, shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,5 +84,4 @@ def dram_name(name: object) -> str:
     spelled = {kind.lower(): kind for kind in DRAM_KINDS}
     if isinstance(name, str) and name.lower() in spelled:
         return spelled[name.lower()]
-    guess = nearest(name.upper() if isinstance(name, str) else name, DRAM_KINDS)
-    raise KPUError(f"technology.dram = {name!r} is unknown: {guess}")
+    raise KPUError(f"technology.dram = {shown(name)} is unknown: {nearest(name, DRAM_KINDS)}")

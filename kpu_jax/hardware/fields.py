@@ -7,13 +7,16 @@ to catch a value in the wrong unit (bytes for KB, Hz for MHz, bytes/s for GB/s).
 from __future__ import annotations
 
 import dataclasses
+import functools
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
-from kpu_jax.base.errors import KPUError, check_flag, check_number
+from kpu_jax.base.errors import KPUError, check_flag, check_number, is_number, plain, shown
+from kpu_jax.base.validation import LeafRules
 from kpu_jax.hardware.technology_data import TECHNOLOGY_UNITS
 
 KIB = 1024.0
@@ -114,7 +117,7 @@ _HARDWARE: dict[str, Field] = {
     "compute.processor_array.rows": _count("PE rows of one compute tile"),
     "compute.processor_array.cols": _count("PE columns of one compute tile"),
     "compute.fold_overlap": Field(
-        "true/false", 0, 1, default=1.0, flag=True, doc="fill and drain of a pass hide behind its neighbours"
+        "true/false", 0, 1, integer=True, default=1.0, flag=True, doc="fill and drain of a pass hide behind its neighbours"
     ),
     "address_map.host_memory_base": _base("first byte of the host memory"),
     "address_map.external_memory_base": _base("first byte of the external memory"),
@@ -191,50 +194,68 @@ _SLIPS: dict[str, tuple[tuple[str, float], ...]] = {  # unit -> (likely wrong un
 }
 
 
-def _hint(field: Field, value: object) -> str:
+def _hint(field: Field, value: Any) -> str:
     """The remedy for a rejected value: the unit that it is likely in, or how to write a number."""
     if isinstance(value, str):
         try:
             float(value)
         except ValueError:
             return "; write a plain number"
-        return "; remove the quotes: this is text, not a number"
+        return "; write it without leading zeros" if re.match(r"[-+]?0\d", value) else "; remove the quotes: this is text, not a number"
     if value is None:
         return "; the value is empty"
-    if isinstance(value, (bool, np.bool_)):
+    if not is_number(value) or np.ndim(value):
         return ""
     try:
-        number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError, OverflowError):
+        number = float(value)
+    except OverflowError:
         return ""
-    if number > field.high or number < field.low:
-        for unit, factor in _SLIPS.get(field.unit, ()):
-            if number > 0 and field.low <= number * factor <= field.high:
-                return f"; is this in {unit}? the unit is {field.unit}"
+    if number > 0 and not field.low <= number <= field.high:
+        # A value in the wrong unit may also lie somewhat beyond the range.
+        for slack in (1, 16):
+            for unit, factor in _SLIPS.get(field.unit, ()):
+                if field.low / slack <= number * factor <= field.high * slack:
+                    return f"; is this in {unit}? the unit is {field.unit}"
     return ""
 
 
+def _check_field_flag(path: str, value: Any) -> np.float64:
+    """A boolean, or the 0.0 or 1.0 that a configuration's leaf holds."""
+    if isinstance(value, (np.floating, np.ndarray, jax.Array)) and not np.ndim(value) and value in (0.0, 1.0):
+        return np.float64(value)
+    try:
+        return np.float64(check_flag(path, value))
+    except KPUError as error:
+        quotes = "; write it without quotes" if isinstance(value, str) else ""
+        raise FieldError(path, f"{error}{quotes}") from None
+
+
 def check_field(path: str, value: Any) -> Any:
-    """`value` as a leaf: np.float64, checked against the table; jax arrays and tracers pass unchanged.
+    """`value` as a leaf: np.float64, checked against the table; tracers pass unchanged.
 
     Raises `FieldError` naming path, value, unit, range and, where the value suggests one, the likely unit.
     """
-    if isinstance(value, jax.Array):
+    if isinstance(value, jax.core.Tracer):
         return value
     field = FIELDS[path]
     if isinstance(value, (Mapping, list, tuple, set)):
-        raise FieldError(path, f"{path} must be one number [{field.unit}], got a {type(value).__name__}")
+        raise FieldError(path, f"{path} must be one number [{field.unit}], got a {type(value).__name__} {shown(value)}")
+    if field.flag:
+        return _check_field_flag(path, value)
+    if field.special is not None and is_number(value) and not np.ndim(value) and value == field.special:
+        return np.float64(field.special)
     try:
-        if field.flag and not (type(value) is np.float64 and value in (0.0, 1.0)):
-            return np.float64(check_flag(path, value))
-        if field.special is not None and type(value) in (int, float, np.float64) and value == field.special:
-            return np.float64(field.special)
         return np.float64(check_number(path, value, field.unit, low=field.low, high=field.high, integer=field.integer))
-    except OverflowError:
-        raise FieldError(path, f"{path} is far above its range, at most {field.high:g} [{field.unit}]") from None
     except KPUError as error:
-        also = f" ({field.special:g} means {field.special_means})" if field.special_means else ""
+        also = f" ({plain(field.special)} means {field.special_means})" if field.special is not None else ""
         raise FieldError(path, f"{error}{also}{_hint(field, value)}") from None
+
+
+@functools.cache
+def section_rules(path: str) -> LeafRules:
+    """The table's limits for all leaves of the section at `path` ("": of a whole configuration)."""
+    start = f"{path}." if path else ""
+    return LeafRules({p.removeprefix(start): f for p, f in FIELDS.items() if p.startswith(start)}, check_field)
 
 
 def section_paths() -> Iterator[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import secrets
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,20 +12,14 @@ from typing import Any
 
 import yaml
 
-from kpu_jax.base.errors import KPUError
-from kpu_jax.hardware.config import KPUConfig, config_from_dict, config_to_dict
+from kpu_jax.base.errors import KPUError, word
+from kpu_jax.base.files import check_digits, file_path, read_text
+from kpu_jax.hardware.config import KPUConfig
+from kpu_jax.hardware.dictionary import config_from_dict, config_to_dict
 from kpu_jax.hardware.fields import FieldError
+from kpu_jax.hardware.yaml_text import parse_yaml
 
 SUFFIXES = (".yaml", ".yml", ".json")
-
-
-class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader that also reads 1e9 and 1.5e3 as numbers, as YAML 1.2 does."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
 
 
 def _suffix(path: Path) -> str:
@@ -36,59 +29,25 @@ def _suffix(path: Path) -> str:
     return suffix
 
 
-def _key_lines(node: yaml.Node, file: str, prefix: str = "", depth: int = 0) -> dict[str, int]:
-    """Dotted path -> line of its key; a key given twice is a `KPUError`."""
-    lines: dict[str, int] = {}
-    if not isinstance(node, yaml.MappingNode) or depth > 4:
-        return lines
-    for key, value in node.value:
-        line = key.start_mark.line + 1
-        path = f"{prefix}{key.value}"
-        if path in lines:
-            raise KPUError(f"{file}, line {line}: {path} is given twice, first in line {lines[path]}")
-        lines[path] = line
-        lines.update(_key_lines(value, file, f"{path}.", depth + 1))
-    return lines
-
-
-def _parse_yaml(text: str, file: str) -> tuple[Any, dict[str, int]]:
-    try:
-        loader = _Loader(text)
-        try:
-            node = loader.get_single_node()
-            lines = {} if node is None else _key_lines(node, file)
-            return None if node is None else loader.construct_document(node), lines
-        finally:
-            loader.dispose()
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f", line {mark.line + 1}" if mark else ""
-        raise KPUError(f"{file}{where}: not valid YAML: {error.problem or error.context}") from None
-    except yaml.YAMLError:
-        raise KPUError(f"{file}: not a text file, it holds control characters") from None
-    except ValueError as error:
-        if isinstance(error, KPUError):
-            raise
-        raise KPUError(f"{file}: not valid YAML: {error}") from None
-
-
-def _parse_json(text: str, file: str) -> Any:
+def _parse_json(text: str, file: Path) -> Any:
     def unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for key, value in pairs:
             if key in found:
-                raise KPUError(f"{file}: {key} is given twice in one section")
+                raise KPUError(f"{file}: {word(key)} is given twice in one section")
             found[key] = value
         return found
 
+    def integer(digits: str) -> int:
+        check_digits(file, digits)
+        return int(digits)
+
     try:
-        return json.loads(text, object_pairs_hook=unique)
+        return json.loads(text, object_pairs_hook=unique, parse_int=integer)
     except json.JSONDecodeError as error:
         raise KPUError(f"{file}, line {error.lineno}: not valid JSON: {error.msg}") from None
-    except ValueError as error:
-        if isinstance(error, KPUError):
-            raise
-        raise KPUError(f"{file}: not valid JSON: {error}") from None
+    except RecursionError:
+        raise KPUError(f"{file}: sections are nested too deeply") from None
 
 
 def load_config(path: str | os.PathLike[str]) -> KPUConfig:
@@ -96,24 +55,10 @@ def load_config(path: str | os.PathLike[str]) -> KPUConfig:
 
     Raises one `KPUError` naming the file, the line where it is known, and the field, value, unit and remedy.
     """
-    file = Path(path)
+    file = file_path(path)
     suffix = _suffix(file)
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise KPUError(f"{file}: cannot be read: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise KPUError(f"{file}: not a text file (UTF-8)") from None
-    if not text.strip():
-        raise KPUError(f"{file}: the file is empty")
-    lines: dict[str, int] = {}
-    try:
-        if suffix == ".json":
-            values = _parse_json(text, str(file))
-        else:
-            values, lines = _parse_yaml(text, str(file))
-    except RecursionError:
-        raise KPUError(f"{file}: sections are nested too deeply") from None
+    text = read_text(file)
+    values, lines = (_parse_json(text, file), {}) if suffix == ".json" else parse_yaml(text, file)
     if not isinstance(values, dict):
         what = "nothing" if values is None else f"a {type(values).__name__}"
         raise KPUError(f"{file}: a configuration is a mapping of sections, the file holds {what}")
@@ -141,16 +86,16 @@ def save_config(
 ) -> None:
     """Write a chip to a YAML or JSON file; `load_config` gives it back bit for bit.
 
-    The file appears complete or not at all. Raises `KPUError` for a traced or stacked configuration, for a value
-    that could not be loaded again, and for a file that cannot be written.
+    The file appears complete or not at all. Raises `KPUError` for what is no configuration, for a traced or stacked
+    one, for a value that could not be loaded again, and for a file that cannot be written.
     """
-    file = Path(path)
+    file = file_path(path)
     suffix = _suffix(file)
     try:
         values = {k: v for k, v in (("name", name), ("description", description)) if v is not None}
         values.update(config_to_dict(cfg))
         config_from_dict(values)
-    except FieldError as error:
+    except KPUError as error:
         raise KPUError(f"{file}: cannot save: {error}") from None
     if suffix == ".json":
         text = json.dumps(values, indent=2, allow_nan=False) + "\n"
@@ -169,8 +114,8 @@ def _write(file: Path, text: str) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, target)
-    except OSError as error:
-        raise KPUError(f"{file}: cannot be written: {error.strerror or error}") from None
+    except (OSError, UnicodeEncodeError) as error:
+        raise KPUError(f"{file!s}: cannot be written: {getattr(error, 'strerror', None) or error}") from None
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()

@@ -12,6 +12,13 @@ from kpu_jax.hardware.io import load_config
 PRESET_NAMES = ("minimal", "edge_ai", "embodied_ai", "datacenter", "t64", "t256", "t768")
 """Names that `preset` knows; each is a function of this module too."""
 
+__all__ = ["PRESET_NAMES", "datacenter", "edge_ai", "embodied_ai", "minimal", "preset", "t64", "t256", "t768"]
+
+
+def __dir__() -> list[str]:
+    """What completion offers: the presets, without this module's imports."""
+    return __all__
+
 
 @functools.cache
 def _load(name: str) -> KPUConfig:

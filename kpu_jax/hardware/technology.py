@@ -62,6 +62,8 @@ class Technology(Section):
 
 
 def _node(node_nm: Any) -> int:
+    if isinstance(node_nm, jax.core.Tracer):
+        raise FieldError("technology.node_nm", "technology.node_nm [nm] is traced and has no table; give every constant")
     number = float(check_field("technology.node_nm", node_nm))
     if number not in NODES:
         known = ", ".join(str(node) for node in sorted(NODES))
@@ -77,7 +79,7 @@ def technology(node_nm: float = 16, dram: str = "LPDDR5", **overrides: Any) -> T
     """The constants of a process node [nm] with a DRAM kind; `overrides` replace single constants by name.
 
     A node without a table is accepted when the overrides give every constant. Overrides are checked as in a
-    file; jax arrays and tracers pass unchecked.
+    file; tracers pass unchecked.
     """
     unknown = [name for name in overrides if name not in TECHNOLOGY_UNITS]
     if unknown:
@@ -86,8 +88,7 @@ def technology(node_nm: float = 16, dram: str = "LPDDR5", **overrides: Any) -> T
         )
     given = {name: check_field(f"technology.{name}", value) for name, value in overrides.items()}
     if set(given) | {"node_nm"} == set(TECHNOLOGY_UNITS):
-        node = node_nm if isinstance(node_nm, jax.Array) else check_field("technology.node_nm", node_nm)
-        values: dict[str, Any] = {"node_nm": node}
+        values: dict[str, Any] = {"node_nm": check_field("technology.node_nm", node_nm)}
     else:
         values = {name: np.float64(e.value) for name, e in entries(_node(node_nm), _dram(dram)).items()}
     return build(Technology, **{name: {**values, **given}[name] for name in TECHNOLOGY_UNITS})

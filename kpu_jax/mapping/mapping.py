@@ -7,13 +7,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from kpu_jax.base.errors import MAX_DIMENSION, KPUError, check_choice, check_number
+from kpu_jax.base.errors import MAX_DIMENSION, KPUError, check_choice, shown
 from kpu_jax.base.pytree import as_leaf, is_traced, record
+from kpu_jax.base.validation import LeafRules, Limits, check_type
 
 DATAFLOWS = ("output_stationary", "weight_stationary", "input_stationary")
 ORDERS = ("mnk", "mkn", "nmk", "nkm", "kmn", "knm")  # outermost first
 PASS_ORDERS = ("mn", "nm", "kn", "nk", "km", "mk")  # code // 2 is the dataflow that it belongs to
 BUFFERINGS = ("single", "double")
+_SHORT_FLOWS = {"os": DATAFLOWS[0], "ws": DATAFLOWS[1], "is": DATAFLOWS[2]}
 
 
 @record
@@ -55,16 +57,16 @@ class Mapping:
         buffering: tuple[str, str, str] = ("double", "double", "double"),
         partition: tuple[Any, Any, Any, Any] = (1, 1, 1, 1),
     ) -> None:
-        """Check and encode a mapping; every size may also be a tracer.
+        """Check and encode a mapping; every size may also be a tracer, which is not checked.
 
         `l3_tile`, `l2_tile`: (m, n, k) in elements, edges are clipped. `pass_order` names the two dimensions
         that the array covers ("mn" output-, "kn" weight-, "km" input-stationary, either order).
         `buffering`: "single" or "double" at (L3, L2, L1). `partition`: compute tiles over (batch, m, n, k).
         Raises `KPUError` naming the field, the value and what is allowed.
         """
-        flow = DATAFLOWS.index(check_choice("mapping.dataflow", dataflow, DATAFLOWS))
-        passes = PASS_ORDERS[2 * flow] if pass_order is None else pass_order
+        flow = DATAFLOWS.index(check_choice("mapping.dataflow", dataflow, DATAFLOWS, _SHORT_FLOWS))
         legal = PASS_ORDERS[2 * flow : 2 * flow + 2]
+        passes = legal[0] if pass_order is None else check_choice("mapping.pass_order", pass_order, PASS_ORDERS)
         if passes not in legal:
             raise KPUError(
                 f"mapping.pass_order = {passes!r} does not fit {dataflow}, whose array covers "
@@ -123,12 +125,41 @@ class Mapping:
 
 
 def _parts(field: str, value: Any, count: int) -> tuple[Any, ...]:
-    if isinstance(value, str) or not hasattr(value, "__len__") or len(value) != count:
-        raise KPUError(f"{field} needs {count} entries, got {value!r}")
+    """The entries of a tuple, list or array, in order; dictionaries and sets have none that counts."""
+    ordered = isinstance(value, (tuple, list)) or (isinstance(value, (np.ndarray, jax.Array)) and np.ndim(value) == 1)
+    if not ordered or len(value) != count:
+        raise KPUError(f"{field} needs a tuple of {count} entries, got {shown(value)}")
     return tuple(value)
 
 
 def _size(field: str, value: Any, unit: str) -> Any:
-    if isinstance(value, jax.Array):
-        return value
-    return check_number(field, value, unit, low=1, high=MAX_DIMENSION, integer=True)
+    return value if isinstance(value, jax.core.Tracer) else _whole(unit).check(field, value)
+
+
+def _whole(unit: str) -> Limits:
+    return Limits(unit, 1, MAX_DIMENSION, integer=True)
+
+
+def _code(names: tuple[str, ...]) -> Limits:
+    return Limits(f"code of {', '.join(names)}", high=len(names) - 1, integer=True)
+
+
+_LIMITS: dict[str, Limits] = {
+    "dataflow": _code(DATAFLOWS),
+    **{f"{level}_{axis}": _whole("elements") for level in ("l3", "l2") for axis in "mnk"},
+    "l3_order": _code(ORDERS),
+    "l2_order": _code(ORDERS),
+    "pass_order": _code(PASS_ORDERS),
+    **{f"double_{level}": _code(BUFFERINGS) for level in ("l3", "l2", "l1")},
+    **{f"partition_{axis}": _whole("compute tiles") for axis in "bmnk"},
+}
+_RULES = LeafRules(_LIMITS, lambda path, value: _LIMITS[path.removeprefix("mapping.")].check(path, value))
+
+
+def check_mapping(mapping: Any) -> None:
+    """Raise a `KPUError` unless `mapping` is a `Mapping` whose leaves, single or stacked, are sizes and known codes.
+
+    For leaves that no constructor saw; traced ones are passed over. Whether it fits a chip is `legality`'s.
+    """
+    check_type("the mapping", mapping, Mapping, "build one with kpu.Mapping or kpu.best_mapping")
+    _RULES(mapping, "mapping.")

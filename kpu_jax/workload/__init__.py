@@ -6,7 +6,8 @@ from kpu_jax.workload.dtypes import FORMATS, MAC_FORMATS, NumberFormat, common_m
 from kpu_jax.workload.gemm import Gemm
 from kpu_jax.workload.networks import NETWORK_NAMES, network
 from kpu_jax.workload.op import ACTIVATIONS, CONV, FIELDS, GEMM, KINDS, LOCATIONS, VECTOR, Op
-from kpu_jax.workload.table import Workload
+from kpu_jax.workload.table import Workload, check_workload
+from kpu_jax.workload.validation import check_op
 from kpu_jax.workload.vector import VECTOR_FUNCTIONS, VectorFunction, VectorOp
 from kpu_jax.workload.window import im2col_bytes, unique_input_bytes
 
@@ -29,6 +30,8 @@ __all__ = [
     "VectorFunction",
     "VectorOp",
     "Workload",
+    "check_op",
+    "check_workload",
     "common_mac",
     "default_accumulator",
     "im2col_bytes",

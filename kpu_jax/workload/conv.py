@@ -7,10 +7,10 @@ from typing import Any
 
 from jaxtyping import ArrayLike
 
-from kpu_jax.base.errors import KPUError
-from kpu_jax.base.pytree import record
+from kpu_jax.base.errors import KPUError, plain
+from kpu_jax.base.pytree import is_traced, record
 from kpu_jax.workload.op import CONV, Op
-from kpu_jax.workload.options import check_macs, dimension, fill, is_jax, matrix_options
+from kpu_jax.workload.options import check_macs, dimension, fill, matrix_options
 from kpu_jax.workload.window import output_size, paddings, pair
 
 
@@ -52,7 +52,7 @@ class Conv(Op):
         """Sizes in pixels and channels; `kernel`, `stride`, `dilation` are one number or (height, width).
 
         `padding` is a number, (height, width), ((top, bottom), (left, right)), "same" or "valid". The other options
-        are those of `Gemm`. Any number may be a jax array or tracer, which is not checked.
+        are those of `Gemm`. Any number may be a tracer, which is not checked.
 
         Raises `KPUError` for sizes that are not integers from 1 to 2^31-1 (m, n and k included), channels that the
         groups do not divide, a window larger than the padded input, a padding not smaller than the dilated window,
@@ -64,8 +64,8 @@ class Conv(Op):
         c_out = dimension("Conv.out_channels", out_channels, "channels")
         groups = dimension("Conv.groups", groups, "groups")
         for name, channels in (("in_channels", c_in), ("out_channels", c_out)):
-            if not is_jax(channels, groups) and channels % groups:
-                raise KPUError(f"Conv.{name} = {channels:g} [channels] must be a multiple of groups = {groups:g}")
+            if not is_traced(channels, groups) and channels % groups:
+                raise KPUError(f"Conv.{name} = {plain(channels)} [channels] must be a multiple of groups = {plain(groups)}")
         window = pair("Conv.kernel", kernel, "pixels")
         step = pair("Conv.stride", stride, "pixels")
         spread = pair("Conv.dilation", dilation, "pixels")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kpu_jax.base.errors import KPUError, nearest
+from kpu_jax.base.errors import KPUError, nearest, shown
 
 MAC_FORMATS: tuple[str, ...] = ("int4", "int8", "int16", "int32", "fp4", "fp8", "fp16", "bf16", "fp32")
 """Order of the per-format energy table [pJ/MAC]; `Op.mac_format` is an index into it."""
@@ -69,12 +69,12 @@ def parse_dtype(field: str, value: Any) -> NumberFormat:
     if name in _BY_NAME:
         return _BY_NAME[name]
     remedy = "; the widest format is fp32" if name in ("float64", "int64", "double", "fp64") else ""
-    shown = repr(value) if name is None or isinstance(value, str) else repr(name)
-    raise KPUError(f"{field} = {shown} is not a number format of the KPU{remedy}: {nearest(name or value, _BY_NAME)}")
+    given = shown(value if name is None else name)
+    raise KPUError(f"{field} = {given} is not a number format of the KPU{remedy}: {nearest(name, _BY_NAME)}")
 
 
 def _dtype_name(value: Any) -> str | None:
-    if value is None:
+    if not isinstance(value, (type, np.dtype)):
         return None
     try:
         return np.dtype(value).name

@@ -37,7 +37,7 @@ class Gemm(Op):
         reserved_l3_bytes: ArrayLike = 0,
         count: ArrayLike = 1,
     ) -> None:
-        """Sizes in elements. Any number may be a jax array or tracer, which is not checked.
+        """Sizes in elements. Any number may be a tracer, which is not checked.
 
         `dtype` stands for A, B and C unless given apart; `acc_dtype` is int32 for integers, fp32 for floats.
         `density_a/b` are stored fractions under block-sparse encoding; `zero_gating` is the fraction of MACs that

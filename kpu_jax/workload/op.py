@@ -105,7 +105,23 @@ class Op:
         words += [f"m={_whole(self.m)}"] if kind == VECTOR else [f"{x}={_whole(getattr(self, x))}" for x in "mnk"]
         words += [f"{x}={_whole(getattr(self, x))}" for x in ("batch", "count") if getattr(self, x) != 1]
         words += [ACTIVATIONS[int(self.activation)]] if self.activation else []
-        return " ".join([*words, MAC_FORMATS[int(self.mac_format)]])
+        return " ".join([*words, MAC_FORMATS[int(self.mac_format)], *self._options()])
+
+    def _options(self) -> list[str]:
+        """What differs from a dense operation of one format on data in external memory."""
+        words = ["bias"] if self.has_bias else []
+        bits = (self.a_bits, self.b_bits, self.c_bits)
+        if self.kind != VECTOR and len(set(bits)) > 1:
+            words.append("A,B,C of " + ",".join(map(_whole, bits)) + " bits")
+        if self.kind != VECTOR and self.acc_bits != 32:
+            words.append(f"accumulated in {_whole(self.acc_bits)} bits")
+        words += [f"{x}={_whole(getattr(self, x))}" for x in ("density_a", "density_b", "zero_gating") if getattr(self, x) != 1]
+        places = [LOCATIONS[int(code)] for code in (self.loc_a, self.loc_b, self.loc_c)]
+        if set(places) != {"external"}:
+            words.append("A,B,C on " + ",".join(places))
+        if self.reserved_l3_bytes:
+            words.append(f"reserved_l3_bytes={_whole(self.reserved_l3_bytes)}")
+        return words
 
 
 FIELDS: tuple[str, ...] = tuple(f.name for f in dataclasses.fields(Op))

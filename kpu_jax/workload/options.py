@@ -9,22 +9,17 @@ import jax
 import jax.numpy as jnp
 
 from kpu_jax.base.errors import MAX_DIMENSION, MAX_MACS, KPUError, check_choice, check_flag, check_number
-from kpu_jax.base.pytree import as_leaf
+from kpu_jax.base.pytree import as_leaf, is_traced
 from kpu_jax.workload.dtypes import common_mac, default_accumulator, parse_dtype
 from kpu_jax.workload.op import ACTIVATIONS, FIELDS, LOCATIONS, NEUTRAL_WINDOW, Op
 
 
-def is_jax(*values: Any) -> bool:
-    """True if any value is a jax array or tracer, which passes unchecked."""
-    return any(isinstance(v, jax.Array) for v in values)
-
-
 def checked(field: str, value: Any, unit: str, **limits: Any) -> Any:
-    """`check_number` for host values (a Python float); jax values pass, integers as floats of the ambient precision.
+    """`check_number` for values (a Python float); tracers pass, integers as floats of the ambient precision.
 
     Integer tracers become floats because int32 products overflow silently.
     """
-    if is_jax(value):
+    if isinstance(value, jax.core.Tracer):
         return value if jnp.issubdtype(value.dtype, jnp.floating) else value.astype(jnp.result_type(float))
     return check_number(field, value, unit, **limits)
 
@@ -41,10 +36,10 @@ def fraction(field: str, value: Any) -> Any:
 
 def check_macs(title: str, batch: Any, m: Any, n: Any, k: Any) -> None:
     """Reject an operation of more than 2^53 MACs, which float64 could not count. Traced sizes pass."""
-    if not is_jax(batch, m, n, k) and (macs := int(batch) * int(m) * int(n) * int(k)) > MAX_MACS:
+    if not is_traced(batch, m, n, k) and (macs := int(batch) * int(m) * int(n) * int(k)) > MAX_MACS:
         raise KPUError(
-            f"{title}: batch x m x n x k = {int(batch)} x {int(m)} x {int(n)} x {int(k)} = {macs:.6g} [MACs] exceeds "
-            f"2^53, up to which counts are exact; split the operation"
+            f"{title}: batch x m x n x k = {int(batch)} x {int(m)} x {int(n)} x {int(k)} = {macs} [MACs] exceeds "
+            f"2^53 = {MAX_MACS}, up to which counts are exact; split the operation"
         )
 
 
@@ -92,13 +87,13 @@ def matrix_options(
         "c_bits": c.bits,
         "acc_bits": acc.bits,
         "mac_format": common_mac(a, b),
-        "has_bias": checked(f"{title}.bias", bias, "flag") if is_jax(bias) else check_flag(f"{title}.bias", bias),
+        "has_bias": checked(f"{title}.bias", bias, "flag") if is_traced(bias) else check_flag(f"{title}.bias", bias),
         "activation": ACTIVATIONS.index(check_choice(f"{title}.activation", activation, ACTIVATIONS)),
         "density_a": fraction(f"{title}.density_a", density_a),
         "density_b": fraction(f"{title}.density_b", density_b),
         "zero_gating": fraction(f"{title}.zero_gating", zero_gating),
         **locations(f"{title}.data_on", data_on),
-        "reserved_l3_bytes": checked(f"{title}.reserved_l3_bytes", reserved_l3_bytes, "bytes"),
+        "reserved_l3_bytes": checked(f"{title}.reserved_l3_bytes", reserved_l3_bytes, "bytes", high=float(MAX_MACS)),
         "count": dimension(f"{title}.count", count, "operations"),
     }
 

@@ -11,12 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import ArrayLike, Int
 
-from kpu_jax.base.errors import KPUError, check_number, nearest
+from kpu_jax.base.errors import KPUError, check_number, nearest, shown
 from kpu_jax.base.pytree import build
-from kpu_jax.workload.gemm import Gemm
 from kpu_jax.workload.op import FIELDS, VECTOR, Op, leaves
-from kpu_jax.workload.options import is_jax
+from kpu_jax.workload.padding import pad_rows
 from kpu_jax.workload.summary import table_text
+from kpu_jax.workload.validation import check_op
+
+MAX_ROWS = 2**20  # operations of one workload: networks have thousands, and each is an object on the host
 
 
 @jax.tree_util.register_pytree_with_keys_class
@@ -45,6 +47,8 @@ class Workload:
 
         Raises `KPUError` for no operations, items of other types, and predecessors that are not earlier.
         """
+        if isinstance(items, (Op, str, np.ndarray, jax.Array)) or not isinstance(items, Iterable):
+            raise KPUError(f"from_ops takes a list of operations such as [op] or [('name', op)], got {shown(items)}")
         names: list[str] = []
         instances: list[Op] = []
         sources: list[tuple[int, ...]] = []
@@ -57,6 +61,8 @@ class Workload:
                 names.append(name if count == 1 else f"{name}[{repeat}]")
                 sources.append(before if repeat == 0 else (len(instances) - 1,))
                 instances.append(op)
+            if len(instances) > MAX_ROWS:
+                raise KPUError(f"a workload holds at most {MAX_ROWS} operations, and {name!r} goes beyond; lower its count")
             last.append(len(instances) - 1)
             by_name[name] = len(instances) - 1
         return _assemble(names, instances, sources)
@@ -100,7 +106,7 @@ class Workload:
     def row(self, index: int) -> Op:
         """Row `index` as a single `Op` (with its count); negative indices count from the end."""
         if isinstance(index, bool) or not isinstance(index, (int, np.integer)) or not -self.rows <= index < self.rows:
-            raise KPUError(f"row {index!r} does not exist: the workload has {self.rows} rows, from 0")
+            raise KPUError(f"row {shown(index)} does not exist: the workload has {self.rows} rows, from 0")
         return jax.tree_util.tree_map(lambda x: x[index], self.ops)
 
     def padded(self, length: int) -> Op:
@@ -108,15 +114,10 @@ class Workload:
 
         Workloads padded alike share one compiled kernel. Raises `KPUError` if `length` is below `rows`.
         """
-        size = int(check_number("length", length, "rows", low=1.0, integer=True))
+        size = int(check_number("length", length, "rows", low=1.0, high=float(MAX_ROWS), integer=True))
         if size < self.rows:
             raise KPUError(f"length = {size} [rows] is too small: the workload has {self.rows} rows")
-        blank = {**leaves(Gemm(1, 1, 1)), "count": np.float64(0.0)}
-        out = {}
-        for name, leaf in leaves(self.ops).items():
-            xp = jnp if is_jax(leaf) else np
-            out[name] = xp.concatenate([leaf, xp.full(size - self.rows, blank[name], leaf.dtype)])
-        return build(Op, **out)
+        return pad_rows(self.ops, size)
 
     def gemm_work(self) -> Workload:
         """The fabric operations alone; a removed vector operation's consumers read its predecessors instead.
@@ -181,26 +182,25 @@ def _item(position: int, item: Any) -> tuple[str, Op, Sequence[Any] | None]:
         return f"op{position}", item, None
     if isinstance(item, (tuple, list)) and len(item) in (2, 3) and isinstance(item[0], str) and isinstance(item[1], Op):
         given = item[2] if len(item) == 3 else None
-        return item[0], item[1], (given,) if isinstance(given, (str, int)) else given
-    raise KPUError(f"item {position} of a workload must be an op, (name, op) or (name, op, predecessors), got {item!r}")
+        several = isinstance(given, (tuple, list, set, frozenset, range)) or (isinstance(given, np.ndarray) and given.ndim == 1)
+        return item[0], item[1], given if several or given is None else (given,)
+    raise KPUError(f"item {position} of a workload must be an op, (name, op) or (name, op, predecessors), got {shown(item)}")
 
 
 def _count(name: str, op: Op) -> int:
     if np.shape(op.m) or isinstance(op.count, jax.core.Tracer):
         raise KPUError(f"op {name!r} must be a single operation with a concrete count; stack tables with jax.vmap")
-    if op.count < 1:
-        raise KPUError(f"op {name!r} has count {float(op.count):g}; it must occur at least once")
-    return int(op.count)
+    return int(check_number(f"count of op {name!r}", op.count, "operations", low=1.0, high=float(MAX_ROWS), integer=True))
 
 
 def _source(name: str, given: Any, last: list[int], by_name: dict[str, int]) -> int:
     if isinstance(given, str):
         if given not in by_name:
-            raise KPUError(f"predecessor {given!r} of {name!r} is not an earlier operation: {nearest(given, by_name)}")
+            raise KPUError(f"predecessor {shown(given)} of {name!r} is not an earlier operation: {nearest(given, by_name)}")
         return by_name[given]
     if isinstance(given, bool) or not isinstance(given, (int, np.integer)) or not 0 <= given < len(last):
         raise KPUError(
-            f"predecessor {given!r} of {name!r} must be a position from 0 to {len(last) - 1}, an earlier item"
+            f"predecessor {shown(given)} of {name!r} must be a position from 0 to {len(last) - 1}, an earlier item"
         )
     return last[given]
 
@@ -215,7 +215,7 @@ def _assemble(names: list[str], instances: list[Op], sources: list[tuple[int, ..
     for op in instances:
         values = leaves(op)
         del values["count"]
-        key = object() if is_jax(*values.values()) else tuple(float(v) for v in values.values())
+        key = object() if _is_jax(*values.values()) else tuple(float(v) for v in values.values())
         if key not in keys:
             keys[key] = len(distinct)
             distinct.append(op)
@@ -229,8 +229,22 @@ def _assemble(names: list[str], instances: list[Op], sources: list[tuple[int, ..
     return Workload(build(Op, **stacked), predecessors, tuple(names), tuple(row_of))
 
 
+def _is_jax(*values: Any) -> bool:
+    return any(isinstance(v, jax.Array) for v in values)
+
+
 def _stack(values: list[Any]) -> Any:
-    if not is_jax(*values):
+    if not _is_jax(*values):
         return np.array(values, dtype=np.float64)
-    dtype = jnp.result_type(*(v.dtype for v in values if is_jax(v)))
+    dtype = jnp.result_type(*(v.dtype for v in values if _is_jax(v)))
     return jnp.stack([jnp.asarray(v, dtype) for v in values])
+
+
+def check_workload(workload: Any) -> None:
+    """Raise a `KPUError` unless this is a `Workload`, or an operation, that a constructor could have made (see `check_op`)."""
+    if not isinstance(workload, (Workload, Op)):
+        raise KPUError(
+            f"workload must be a Gemm, Conv, VectorOp or Workload, got {type(workload).__name__} {shown(workload)}; "
+            "a network is kpu.networks.resnet50() or kpu.network('resnet50')"
+        )
+    check_op(workload.ops if isinstance(workload, Workload) else workload)

@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 
 from jaxtyping import ArrayLike
 
-from kpu_jax.base.errors import MAX_MACS, check_choice
+from kpu_jax.base.errors import MAX_DIMENSION, MAX_MACS, check_choice
 from kpu_jax.base.pytree import record
 from kpu_jax.workload.dtypes import parse_dtype
 from kpu_jax.workload.op import ACTIVATIONS, VECTOR, Op
 from kpu_jax.workload.options import checked, dimension, fill, locations
 
+_MOST = float(MAX_DIMENSION)  # operands, results or primitives of one element
 SPECIAL = ("exp", "div", "sqrt")  # primitives that take cycles of their own
 
 
@@ -84,7 +85,7 @@ class VectorOp(Op):
         own = {name: times for name, times in cost.primitives.items() if name not in SPECIAL and name not in ACTIVATIONS}
         simple = sum(own.values()) if simple_per_element is None else simple_per_element
         activations = [ACTIVATIONS.index(name) for name in cost.primitives if name in ACTIVATIONS]
-        per_element = checked("VectorOp.outputs_per_element", outputs_per_element, "1/element", low_open=True)
+        per_element = checked("VectorOp.outputs_per_element", outputs_per_element, "1/element", high=_MOST, low_open=True)
         fill(
             self,
             kind=VECTOR,
@@ -92,7 +93,7 @@ class VectorOp(Op):
             n=1,
             k=1,
             batch=1,
-            a_bits=checked("VectorOp.inputs", operands, "operands/element", low_open=True) * bits.bits,
+            a_bits=checked("VectorOp.inputs", operands, "operands/element", high=_MOST, low_open=True) * bits.bits,
             b_bits=0,
             c_bits=per_element * out.bits,
             acc_bits=per_element * out.bits,
@@ -101,9 +102,9 @@ class VectorOp(Op):
             density_b=1,
             zero_gating=1,
             activation=activations[0] if activations else 0,
-            vector_simple=checked("VectorOp.simple_per_element", simple, "primitives/element"),
+            vector_simple=checked("VectorOp.simple_per_element", simple, "primitives/element", high=_MOST),
             **{f"vector_{name}": cost.primitives.get(name, 0) for name in SPECIAL},
             **locations("VectorOp.data_on", data_on),
-            reserved_l3_bytes=checked("VectorOp.reserved_l3_bytes", reserved_l3_bytes, "bytes"),
+            reserved_l3_bytes=checked("VectorOp.reserved_l3_bytes", reserved_l3_bytes, "bytes", high=float(MAX_MACS)),
             count=dimension("VectorOp.count", count, "operations"),
         )

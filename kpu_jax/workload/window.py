@@ -7,12 +7,12 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from kpu_jax.base.errors import KPUError, nearest
+from kpu_jax.base.errors import KPUError, nearest, plain, shown
 from kpu_jax.base.numerics import ceil_div, floor_div
 from kpu_jax.base.pytree import is_traced
 from kpu_jax.workload.footprint import element_bytes
 from kpu_jax.workload.op import CONV, Op
-from kpu_jax.workload.options import checked, dimension, is_jax
+from kpu_jax.workload.options import checked, dimension
 
 Pair = tuple[Any, Any]
 
@@ -37,7 +37,7 @@ def paddings(field: str, value: Any, size: Pair, kernel: Pair, stride: Pair, dil
     spans = tuple(extent(k, d) for k, d in zip(kernel, dilation, strict=True))
     if isinstance(value, str):
         if value.lower() not in ("same", "valid"):
-            raise KPUError(f"{field} = {value!r} is unknown: {nearest(value, ('same', 'valid'))}, or numbers of pixels")
+            raise KPUError(f"{field} = {shown(value)} is unknown: {nearest(value, ('same', 'valid'))}, or numbers of pixels")
         if value.lower() == "valid":
             return (0.0, 0.0), (0.0, 0.0)
         top, left = (_same(i, w, s) for i, w, s in zip(size, spans, stride, strict=True))
@@ -47,10 +47,10 @@ def paddings(field: str, value: Any, size: Pair, kernel: Pair, stride: Pair, dil
     for axis, (given, span) in enumerate(zip((h, w), spans, strict=True)):
         low, high = _two(f"{field}[{axis}]", given)
         low, high = (checked(f"{field}[{axis}]", x, "pixels", integer=True) for x in (low, high))
-        if not is_jax(low, high, span) and max(low, high) >= span:
+        if not is_traced(low, high, span) and max(low, high) >= span:
             raise KPUError(
-                f"{field}[{axis}] = {max(low, high):g} [pixels] must be smaller than the dilated window "
-                f"({span:g} pixels); pad the input itself if outputs of zeros are wanted"
+                f"{field}[{axis}] = {plain(max(low, high))} [pixels] must be smaller than the dilated window "
+                f"({plain(span)} pixels); pad the input itself if outputs of zeros are wanted"
             )
         sides.append((low, high))
     return sides[0], sides[1]
@@ -59,13 +59,13 @@ def paddings(field: str, value: Any, size: Pair, kernel: Pair, stride: Pair, dil
 def _two(field: str, value: Any) -> Pair:
     if isinstance(value, (tuple, list)):
         if len(value) != 2:
-            raise KPUError(f"{field} = {value!r} must be one number or a pair (height, width)")
+            raise KPUError(f"{field} = {shown(value)} must be one number or a pair (height, width)")
         return value[0], value[1]
     return value, value
 
 
 def _same(size: Any, span: Any, stride: Any) -> Pair:
-    if is_jax(size, span, stride):
+    if is_traced(size, span, stride):
         total = jnp.maximum((ceil_div(size, stride) - 1) * stride + span - size, 0.0)
         low = floor_div(total, 2.0)
     else:
@@ -81,11 +81,11 @@ def output_size(field: str, size: Any, kernel: Any, stride: Any, dilation: Any, 
     """
     span = extent(kernel, dilation)
     room = size + padding[0] + padding[1] - span
-    if is_jax(room, stride):
+    if is_traced(room, stride):
         return floor_div(room, stride) + 1
     if room < 0:
         raise KPUError(
-            f"{field}: the dilated window spans {span:g} pixels but the padded input only {room + span:g} [pixels]; "
+            f"{field}: the dilated window spans {plain(span)} pixels but the padded input only {plain(room + span)} [pixels]; "
             f"enlarge the input or the padding"
         )
     return room // stride + 1

@@ -54,6 +54,11 @@ def test_macs_per_pe_rejects_widths(bits):
         derived.macs_per_pe(presets.edge_ai(), bits)
 
 
+def test_a_width_is_a_number():
+    with pytest.raises(KPUError, match=r"bits must be a number, .*\[bit\] such as 8, got 'int8'"):
+        derived.peak_ops_per_second(presets.edge_ai(), "int8")
+
+
 def test_external_rate_is_the_least_of_banks_pages_and_controllers():
     cfg = presets.edge_ai()  # banks 200 GB/s; page buffers 128 KiB per 100 ns = 1311 GB/s
     assert derived.external_bytes_per_second(cfg) == 200e9

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import jax
@@ -11,8 +12,8 @@ import pytest
 from hardware_tables import put
 
 from kpu_jax.base.errors import KPUError
-from kpu_jax.base.pytree import leaf_paths
-from kpu_jax.hardware import config_from_dict, derived, presets, technology
+from kpu_jax.base.pytree import leaf_paths, replace_path
+from kpu_jax.hardware import KPUConfig, check_config, config_from_dict, derived, presets, technology
 from kpu_jax.hardware.fields import FIELDS
 
 
@@ -43,11 +44,19 @@ WRONG = [
     ("external_memory.bandwidth_gbps", "fast", r"got 'fast'; write a plain number"),
     ("external_memory.bandwidth_gbps", None, r"external_memory\.bandwidth_gbps .*the value is empty"),
     ("external_memory.bandwidth_gbps", [1, 2], r"external_memory\.bandwidth_gbps must be one number .*got a list"),
-    ("external_memory.bandwidth_gbps", 10**400, r"external_memory\.bandwidth_gbps is far above"),
+    ("external_memory.bandwidth_gbps", 10**400, r"external_memory\.bandwidth_gbps .*got an integer of about 401 digits"),
     ("compute.tile_count", 1.5, r"compute\.tile_count must be an integer .*\[count\], got the fraction 1\.5"),
     ("compute.tile_count", 0, r"compute\.tile_count .*got 0"),
     ("on_chip_memory.l1.buffer_count", -4, r"buffer_count .*got -4 \(0 means derived\)"),
     ("compute.fold_overlap", 1, r"compute\.fold_overlap must be true or false, got 1"),
+    ("compute.fold_overlap", "yes", r"must be true or false, got 'yes'; write it without quotes"),
+    ("on_chip_memory.l3.tile_capacity_kb", 2**27, r"got 134217728; is this in bytes\? the unit is KB"),
+    ("address_map.l3_tile_base", 2**60, r"at most 9007199254740991 \[byte address\]"),
+    ("clocks.dma_mhz", "010", r"got '010'; write it without leading zeros"),
+    ("clocks.dma_mhz", np.array("10"), r"clocks\.dma_mhz must be a number .*got array"),
+    ("clocks.dma_mhz", np.array(True), r"clocks\.dma_mhz must be a number .*got array\(True\)"),
+    ("clocks.dma_mhz", np.datetime64("2020"), r"clocks\.dma_mhz must be a number .*datetime64"),
+    ("clocks.dma_mhz", jnp.float32(-1), r"clocks\.dma_mhz .*got -1"),
     ("compute.systolic_mode", False, r"compute\.systolic_mode = False is not supported, only true: .*systolic"),
     ("compute.processor_array.topology", "hexagonal", r"topology = 'hexagonal' .*only rectangular: .*rectangular mesh"),
     ("compute.procesor_array", {}, r"unknown field compute\.procesor_array: did you mean 'processor_array'\?"),
@@ -116,6 +125,12 @@ def test_replace_checks_host_values_and_leaves_the_original():
         ({"technology.dram": "HBM2"}, "replace the section"),
         ({"name": "x"}, "belongs to a file"),
         ({"clocks": presets.edge_ai().buses}, "clocks must be a section"),
+        ({"clocks.fabric_mhz": jnp.array(-500.0)}, r"clocks\.fabric_mhz .*got -500"),
+        ({"clocks.fabric_mhz": jnp.ones(3)}, r"shape \(3,\); stack whole pytrees"),
+        ({"clocks": replace_path(presets.edge_ai().clocks, "dma_mhz", -5)}, r"clocks\.dma_mhz must be .*got -5"),
+        ("x", "replace takes a mapping of dotted paths to values, got 'x'"),
+        (5, "replace takes a mapping"),
+        ([], "replace takes a mapping"),
     ],
 )
 def test_replace_rejects(change, message):
@@ -123,15 +138,53 @@ def test_replace_rejects(change, message):
         presets.edge_ai().replace(change)
 
 
-def test_replace_passes_tracers_and_jax_arrays_unchecked():
+def test_replace_passes_tracers_unchecked_and_makes_numbers_of_jax_scalars():
     cfg = presets.edge_ai()
-    assert cfg.replace({"clocks.fabric_mhz": jnp.float32(-1)}).clocks.fabric_mhz == -1
+    assert type(cfg.replace({"clocks.fabric_mhz": jnp.float32(500)}).clocks.fabric_mhz) is np.float64
+    assert cfg.replace({"compute.fold_overlap": jnp.float32(0)}).compute.fold_overlap == 0
 
     @jax.jit
     def bandwidth(x):
         return derived.external_bytes_per_second(cfg.replace({"external_memory.bandwidth_gbps": x}))
 
     assert bandwidth(25.0) == pytest.approx(50e9)
+
+
+def test_a_constructor_without_sections_points_to_presets_and_files():
+    with pytest.raises(KPUError, match=r"13 sections .*kpu\.preset\('edge_ai'\) or kpu\.load_config"):
+        KPUConfig()
+    cfg = presets.edge_ai()
+    assert KPUConfig(*(getattr(cfg, f.name) for f in dataclasses.fields(cfg))) == cfg
+    assert dataclasses.replace(cfg, clocks=presets.minimal().clocks).clocks == presets.minimal().clocks
+    with pytest.raises(KPUError, match="clocks must be a Clocks, got 5"):
+        dataclasses.replace(cfg, clocks=5)
+
+
+def test_check_config_finds_leaves_that_no_constructor_saw():
+    cfg = presets.edge_ai()
+    check_config(cfg)
+    stacked = jax.tree.map(lambda *x: np.stack(x), cfg, presets.minimal())
+    for good in (stacked, jax.tree.map(jnp.asarray, stacked), replace_path(cfg, "compute.tile_count", 2)):
+        check_config(good)
+    jax.jit(lambda c: check_config(c) or c)(cfg)
+    two = np.array([1.0, 2.5])
+    for path, value, message in (
+        ("clocks.fabric_mhz", np.float64(-500), r"clocks\.fabric_mhz must be .*\[MHz\], got -500"),
+        ("clocks.fabric_mhz", np.float64("nan"), r"clocks\.fabric_mhz .*got nan"),
+        ("clocks.fabric_mhz", jnp.array(jnp.inf), r"clocks\.fabric_mhz .*got inf"),
+        ("compute.tile_count", two, r"compute\.tile_count .*fraction 2\.5 \(element 1 of the stack\)"),
+        ("compute.fold_overlap", np.float64(0.5), r"compute\.fold_overlap must be true or false"),
+        ("latency.host_ns", np.float64(1e-4), r"latency\.host_ns .*0 means none"),
+        ("technology.pe_mm2", "1", r"technology\.pe_mm2 must hold numbers, got str '1'"),
+        ("technology.pe_mm2", None, r"technology\.pe_mm2 must hold numbers, got NoneType"),
+        ("technology.pe_mm2", 10**400, r"technology\.pe_mm2 must hold numbers of at most 1.8e308"),
+        ("clocks", None, "not whole"),
+    ):
+        with pytest.raises(KPUError, match=message):
+            check_config(replace_path(cfg, path, value))
+    for wrong in (None, {}, "edge_ai", cfg.compute):
+        with pytest.raises(KPUError, match=r"the chip must be a KPUConfig, got .*kpu\.preset"):
+            check_config(wrong)
 
 
 def test_repr_shows_units_shapes_and_derived_fields():

@@ -51,6 +51,9 @@ def test_engines_match_the_memory_and_the_fabric(name):
 
 
 def test_names():
+    assert set(dir(presets)) == {*presets.PRESET_NAMES, "PRESET_NAMES", "preset"}
+    with pytest.raises(KPUError, match=r"did you mean 'edge_ai'\? valid"):
+        preset("EDGE_AI")
     assert presets.t64() is preset("t64")
     assert {getattr(presets, name)() for name in presets.PRESET_NAMES} == {preset(n) for n in presets.PRESET_NAMES}
     with pytest.raises(KPUError, match=r"preset = 'edge_a1' is unknown: did you mean 'edge_ai'"):

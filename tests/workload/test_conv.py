@@ -104,7 +104,7 @@ def test_depthwise_is_a_batch_of_one_column():
     op = Conv(2, 14, 14, 96, 96, 3, padding=1, groups=96, activation="relu", bias=True)
     assert (op.m, op.n, op.k, op.batch, op.channels) == (2 * 14 * 14, 1, 9, 96, 1)
     assert op.macs == 2 * 14 * 14 * 9 * 96
-    assert repr(op) == "Conv 14x14 window 3x3/1 m=392 n=1 k=9 batch=96 relu int8"
+    assert repr(op) == "Conv 14x14 window 3x3/1 m=392 n=1 k=9 batch=96 relu int8 bias"
 
 
 @pytest.mark.parametrize(
@@ -127,6 +127,9 @@ def test_depthwise_is_a_batch_of_one_column():
         ({"kernel": 9, "in_h": 8}, r"Conv.in_h: the dilated window spans 9 pixels but the padded input only 8"),
         ({"images": 2**30, "in_h": 8}, r"Conv m = images x out_h x out_w must be"),
         ({"images": 2**16, "in_channels": 2**18, "out_channels": 2**20}, r"Conv: .* exceeds 2\^53"),
+        ({"in_h": jnp.array(-1)}, r"Conv.in_h must be .*got -1"),
+        ({"kernel": jnp.array(0)}, r"Conv.kernel\[0\] must be"),
+        ({"padding": jnp.array(3)}, r"Conv.padding\[0\] = 3 \[pixels\] must be smaller"),
         ({"activation": "rleu"}, r"Conv.activation = 'rleu' is unknown: did you mean 'relu'"),
         ({"dtype": "fp9"}, r"Conv.dtype = 'fp9'"),
     ],

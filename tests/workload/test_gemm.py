@@ -53,11 +53,26 @@ def test_data_locations(data_on, codes):
         ({"m": True}, r"Gemm.m must be .* got True"),
         ({"m": "128"}, r"Gemm.m must be .* got '128'"),
         ({"m": None}, r"Gemm.m must be .* got None"),
-        ({"m": 2**31}, r"Gemm.m must be .* at most 2.14748e\+09"),
+        ({"m": 2**31}, r"Gemm.m must be .* at most 2147483647 .* got 2147483648"),
+        ({"m": 10**400}, r"Gemm.m must be .* got an integer of about 401 digits"),
+        ({"m": np.array("4")}, r"Gemm.m must be .* got array\('4'"),
+        ({"m": np.array(True)}, r"Gemm.m must be .* got array\(True\)"),
+        ({"m": np.datetime64("2020")}, r"Gemm.m must be .* got np.datetime64"),
+        ({"m": 1 + 2j}, r"Gemm.m must be .* got \(1\+2j\)"),
+        ({"m": jnp.array(0)}, r"Gemm.m must be .* got 0"),
+        ({"m": jnp.array(float("nan"))}, r"Gemm.m must be .* got nan"),
+        ({"m": jnp.array(2.5)}, r"Gemm.m must be .* got the fraction 2.5"),
+        ({"m": jnp.array(True)}, r"Gemm.m must be .* got Array\(True"),
+        ({"m": jnp.arange(1, 4)}, r"Gemm.m must be .* got an array of shape \(3,\)"),
+        ({"density_b": jnp.array(2.0)}, r"Gemm.density_b .* got 2"),
+        ({"bias": jnp.array(2)}, r"Gemm.bias must be true or false"),
+        ({"dtype": ["int8"]}, r"Gemm.dtype = \['int8'\] is not a number format"),
+        ({"dtype": {"a": 1}}, r"Gemm.dtype = .* is not a number format"),
+        ({"activation": "RELU"}, r"did you mean 'relu'\?"),
         ({"m": np.arange(1, 4)}, r"Gemm.m must be .* got an array of shape \(3,\)"),
         ({"batch": 0}, r"Gemm.batch must be"),
         ({"count": 0}, r"Gemm.count must be .* \[operations\]"),
-        ({"m": 2**20, "n": 2**20, "k": 2**14}, r"exceeds 2\^53"),
+        ({"m": 2**20, "n": 2**20, "k": 2**14}, r"exceeds 2\^53 = 9007199254740992"),
         ({"m": 2**30, "batch": 2**30}, r"split the operation"),
         ({"dtype": "int9"}, r"Gemm.dtype = 'int9' .* did you mean"),
         ({"c_dtype": np.float64}, r"Gemm.c_dtype = 'float64'"),
@@ -118,6 +133,12 @@ def test_constructor_inside_jit_and_vmap():
     assert float(big) == 4096.0**3
 
 
+def test_concrete_jax_scalars_are_numbers():
+    op = Gemm(jnp.array(8), 16, 32, density_a=jnp.float32(0.5), bias=jnp.array(True))
+    assert op == Gemm(8, 16, 32, density_a=0.5, bias=True)
+    assert all(type(leaf) is np.float64 for leaf in jax.tree_util.tree_leaves(op))
+
+
 def test_macs_are_differentiable():
     assert float(jax.grad(lambda m: Gemm(m, 20, 30).macs)(10.0)) == 600
 
@@ -126,6 +147,10 @@ def test_repr_is_short():
     assert repr(Gemm(128, 768, 768)) == "Gemm m=128 n=768 k=768 int8"
     assert repr(Gemm(2, 3, 4, batch=5, count=6, activation="relu", dtype="fp16")) == (
         "Gemm m=2 n=3 k=4 batch=5 count=6 relu fp16"
+    )
+    words = Gemm(2, 3, 4, a_dtype="int4", bias=True, density_b=0.25, data_on={"A": "l3"}, acc_dtype="int16")
+    assert repr(words) == (
+        "Gemm m=2 n=3 k=4 int8 bias A,B,C of 4,8,8 bits accumulated in 16 bits density_b=0.25 A,B,C on l3,external,external"
     )
     assert repr(Gemm(1, 1, 1).plain()).startswith("Op gemm")
     assert "(4,)" in repr(jax.vmap(lambda m: Gemm(m, 2, 3))(jnp.arange(1, 5)))

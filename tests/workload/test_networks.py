@@ -192,6 +192,7 @@ def test_every_network_builds_and_prints(name):
         ("llama2_7b", {"new_tokens": 10, "context": 9}, r"context = 9 \[tokens\] is shorter than new_tokens = 10"),
         ("llama2_7b", {"new_tokens": 0}, "new_tokens must be"),
         ("vit_b16", {"image_size": 225}, "must be a multiple of the patch, 16"),
+        ("bert_base", {"name": "x"}, "network 'bert_base' has no argument 'name'"),
         ("mlp", {"sizes": (3,)}, "at least 2 layer sizes"),
         ("mlp", {"sizes": "784"}, "must be a sequence"),
         ("mlp", {"sizes": (3, -1)}, r"mlp.sizes\[1\] must be"),
@@ -209,3 +210,15 @@ def test_a_transformer_of_ones_own():
     assert len(networks.transformer(spec, new_tokens=8)) == 16
     with pytest.raises(KPUError, match="heads = 3 must divide hidden = 64"):
         networks.TransformerSpec(2, 64, 3, 256)
+    for fields, message in (
+        ((12, 768, 0, 3072), r"TransformerSpec\.heads must be .*\[heads\], got 0"),
+        ((1.5, 768, 12, 3072), r"TransformerSpec\.layers .*fraction 1\.5"),
+        (("a", 768, 12, 3072), r"TransformerSpec\.layers .*got 'a'"),
+        ((1, 768, 12, 3072, -1), r"TransformerSpec\.kv_heads .*got -1"),
+        ((1, 768, 12, 3072, 0, 0, 1), r"TransformerSpec\.gated must be true or false"),
+        ((1, 768, 12, 3072, 0, 0, True, "x"), r"TransformerSpec\.activation = 'x'"),
+    ):
+        with pytest.raises(KPUError, match=message):
+            networks.TransformerSpec(*fields)
+    with pytest.raises(KPUError, match="spec must be a TransformerSpec, got NoneType"):
+        networks.transformer(None, new_tokens=8)

@@ -39,6 +39,8 @@ def test_composite_costs_exceed_their_parts():
         ({"elements": 0}, r"VectorOp.elements must be"),
         ({"elements": 2**54}, r"VectorOp.elements must be"),
         ({"function": "sofmax"}, r"VectorOp.function = 'sofmax' is unknown: did you mean 'softmax'"),
+        ({"elements": jnp.array(0)}, r"VectorOp.elements must be .*got 0"),
+        ({"inputs": 1e300}, r"VectorOp.inputs must be .*at most 2147483647"),
         ({"inputs": 0}, r"VectorOp.inputs must be a number greater than 0"),
         ({"outputs_per_element": float("nan")}, r"VectorOp.outputs_per_element .* got nan"),
         ({"simple_per_element": -1}, r"VectorOp.simple_per_element must be .* \[primitives/element\]"),

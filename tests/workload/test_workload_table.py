@@ -130,7 +130,14 @@ def test_concatenation_merges_rows():
         ([("a", A), ("b", B, [1])], "predecessor 1 of 'b' must be a position from 0 to 0"),
         ([("a", A), ("b", B, [True])], "predecessor True of 'b'"),
         ([("a", _net().ops)], "single operation"),
-        ([("a", jax.tree_util.tree_map(lambda x: 0 * x, A))], "count 0"),
+        ([("a", jax.tree_util.tree_map(lambda x: 0 * x, A))], "count of op 'a' .*got 0"),
+        ([Gemm(1, 1, 1, count=2**30)], r"count of op 'op0' .*at most 1048576"),
+        (np.array(3), r"from_ops takes a list of operations .*got array"),
+        (None, r"from_ops takes a list of operations .*got None"),
+        (A, r"from_ops takes a list of operations .*got Gemm"),
+        ([("a", A), ("b", B, 5.0)], "predecessor 5.0 of 'b' must be a position"),
+        ([("a", A), ("b", B, [None])], "predecessor None of 'b'"),
+        ([("a", A), ("b", B, {"a": 1})], "predecessor {'a': 1} of 'b'"),
     ],
 )
 def test_errors(items, match):

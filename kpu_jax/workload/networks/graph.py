@@ -25,9 +25,9 @@ class Graph:
         return Workload.from_ops(self._items)
 
 
-def size(field: str, value: Any, unit: str) -> int:
-    """A host integer from 1 to 2^31-1; networks cannot be built from traced sizes. Else `KPUError`."""
-    return int(check_number(field, value, unit, low=1.0, high=float(MAX_DIMENSION), integer=True))
+def size(field: str, value: Any, unit: str, low: int = 1) -> int:
+    """A host integer from `low` to 2^31-1; networks cannot be built from traced sizes. Else `KPUError`."""
+    return int(check_number(field, value, unit, low=low, high=float(MAX_DIMENSION), integer=True))
 
 
 def flag(field: str, value: Any) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kpu_jax.base.errors import KPUError, check_choice
+from kpu_jax.base.validation import check_type
 from kpu_jax.workload.networks.graph import Graph, flag, size
 from kpu_jax.workload.networks.transformer import TransformerSpec, add_transformer
 from kpu_jax.workload.table import Workload
@@ -36,6 +37,7 @@ def transformer(
 
     Raises `KPUError` for sizes that are not positive integers, and a context shorter than the new tokens.
     """
+    check_type("spec", spec, TransformerSpec, "build one with networks.TransformerSpec(layers, hidden, heads, ffn)")
     batch, new_tokens = size("batch", batch, "sequences"), size("new_tokens", new_tokens, "tokens")
     context = new_tokens if context is None else size("context", context, "tokens")
     if context < new_tokens:

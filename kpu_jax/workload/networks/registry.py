@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from kpu_jax.base.errors import KPUError, check_choice, nearest
+from kpu_jax.base.errors import KPUError, check_choice, nearest, shown
 from kpu_jax.workload.networks import language, mobilenet, perceptron, resnet, vit
 from kpu_jax.workload.table import Workload
 
@@ -34,11 +34,11 @@ _NETWORKS: dict[str, Callable[..., Workload]] = {
 NETWORK_NAMES: tuple[str, ...] = tuple(_NETWORKS)
 
 
-def network(name: str, **arguments: Any) -> Workload:
+def network(name: str, /, **arguments: Any) -> Workload:
     """The network called `name` with its arguments. Raises `KPUError` for unknown names of either."""
     builder = _NETWORKS[check_choice("network", name, NETWORK_NAMES)]
     known = inspect.signature(builder).parameters
     for argument in arguments:
         if argument not in known:
-            raise KPUError(f"network {name!r} has no argument {argument!r}: {nearest(argument, known)}")
+            raise KPUError(f"network {name!r} has no argument {shown(argument)}: {nearest(argument, known)}")
     return builder(**arguments)

@@ -5,10 +5,21 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from kpu_jax.base.errors import KPUError
+from kpu_jax.base.errors import KPUError, check_choice
 from kpu_jax.workload.gemm import Gemm
-from kpu_jax.workload.networks.graph import Graph
+from kpu_jax.workload.networks.graph import Graph, flag, size
+from kpu_jax.workload.op import ACTIVATIONS
 from kpu_jax.workload.vector import VectorOp
+
+NORMS = ("layernorm", "rmsnorm")
+_UNITS = {
+    "layers": "layers",
+    "hidden": "elements",
+    "heads": "heads",
+    "ffn": "elements",
+    "kv_heads": "heads",
+    "vocabulary": "tokens",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,9 +40,18 @@ class TransformerSpec:
     rotary: bool = False
 
     def __post_init__(self) -> None:
+        """Checks: sizes are positive integers, heads divide, names are known. `KPUError` otherwise."""
+        for name in ("layers", "hidden", "heads", "ffn"):
+            object.__setattr__(self, name, size(f"TransformerSpec.{name}", getattr(self, name), _UNITS[name]))
+        for name in ("kv_heads", "vocabulary"):
+            object.__setattr__(self, name, size(f"TransformerSpec.{name}", getattr(self, name), _UNITS[name], low=0))
+        for name in ("gated", "bias", "norm_first", "rotary"):
+            flag(f"TransformerSpec.{name}", getattr(self, name))
+        check_choice("TransformerSpec.activation", self.activation, ACTIVATIONS)
+        check_choice("TransformerSpec.norm", self.norm, NORMS)
         if self.hidden % self.heads or self.heads % self.key_heads:
             raise KPUError(
-                f"heads = {self.heads} must divide hidden = {self.hidden} "
+                f"TransformerSpec.heads = {self.heads} must divide hidden = {self.hidden} "
                 f"and be a multiple of kv_heads = {self.kv_heads}"
             )
 
