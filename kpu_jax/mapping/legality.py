@@ -9,134 +9,192 @@ import jax.numpy as jnp
 
 from kpu_jax.base.numerics import ceil_div, floor_div
 from kpu_jax.hardware import derived
-from kpu_jax.mapping.input_rows import largest_rows
+from kpu_jax.mapping.rate import rate_of
 from kpu_jax.mapping.visits import Layout
-from kpu_jax.workload.footprint import element_bytes, operand_bytes
+from kpu_jax.workload.footprint import operand_bytes
 
 Scalar = jax.Array
 
-STATUS = (
-    "ok",
-    "the partition uses more compute tiles than the chip has",
-    "L3 overflows",
-    "L2 of a compute tile overflows",
-    "an L1 stream buffer overflows",
-    "the chip has too few L1 stream buffers",
-    "external memory overflows",
-    "host memory overflows",
-    "a convolution's L3 tile must hold whole output rows of one image or whole images, and whole R S channel slices",
-    "pass_order does not name the two dimensions that this dataflow's array covers",
-)
-UNITS = ("", "compute tiles", "byte", "byte", "byte", "buffers", "byte", "byte", "elements", "")
-REMEDIES = (
-    "",
-    "lower mapping.partition or raise compute.tile_count",
-    "shrink mapping.l3_tile, buffer L3 singly, or raise on_chip_memory.l3",
-    "shrink mapping.l2_tile, use fewer compute tiles, buffer L2 singly, or raise on_chip_memory.l2",
-    "shrink mapping.l2_tile along the streaming dimension or raise on_chip_memory.l1.buffer_capacity_kb",
-    "buffer L1 singly, use fewer compute tiles, or raise on_chip_memory.l1.buffer_count",
-    "raise external_memory.bank_capacity_mb, or cut the operation",
-    "raise host_memory.region_capacity_mb, or cut the operation",
-    "make l3_tile.m a multiple of out_w (up to one image) or of out_h out_w, and l3_tile.k one of kernel_h kernel_w",
-    "use 'mn' or 'nm' output-, 'kn' or 'nk' weight-, 'km' or 'mk' input-stationary",
-)
+
+class Requirement(NamedTuple):
+    """Something that a mapping needs, at most what the chip has."""
+
+    broken: str  # the status where it needs more
+    unit: str | None  # of its overflow; None where it is met or not
+    remedy: str
+
+
+REQUIREMENTS = {  # in the order of the status codes, from 1
+    "compute_tiles": Requirement(
+        "the partition uses more compute tiles than the chip has",
+        "compute tiles",
+        "lower mapping.partition or raise compute.tile_count",
+    ),
+    "l3": Requirement(
+        "L3 overflows",
+        "byte",
+        "shrink mapping.l3_tile, buffer L3 singly, or raise on_chip_memory.l3",
+    ),
+    "l2": Requirement(
+        "L2 of a compute tile overflows",
+        "byte",
+        "shrink mapping.l2_tile, use fewer compute tiles, buffer L2 singly, or raise on_chip_memory.l2",
+    ),
+    "l1": Requirement(
+        "an L1 stream buffer overflows",
+        "byte",
+        "shrink mapping.l2_tile along the streaming dimension or raise on_chip_memory.l1.buffer_capacity_kb",
+    ),
+    "l1_buffers": Requirement(
+        "the chip has too few L1 stream buffers",
+        "buffers",
+        "buffer L1 singly, use fewer compute tiles, or raise on_chip_memory.l1.buffer_count",
+    ),
+    "external": Requirement(
+        "external memory overflows",
+        "byte",
+        "raise external_memory.bank_capacity_mb, or cut the operation",
+    ),
+    "host": Requirement(
+        "host memory overflows",
+        "byte",
+        "raise host_memory.region_capacity_mb, or cut the operation",
+    ),
+    "whole_windows": Requirement(
+        "a convolution's L3 tile must hold whole output rows of one image or whole images, and whole R S channel slices",
+        None,
+        "make l3_tile.m a multiple of out_w (up to one image) or of out_h out_w, and l3_tile.k one of kernel_h kernel_w",
+    ),
+    "pass_order": Requirement(
+        "pass_order does not name the two dimensions that this dataflow's array covers",
+        None,
+        "use 'mn' or 'nm' output-, 'kn' or 'nk' weight-, 'km' or 'mk' input-stationary",
+    ),
+}
+STATUS = ("ok", *(requirement.broken for requirement in REQUIREMENTS.values()))
 
 
 class Needs(NamedTuple):
-    """What a mapping needs and what the chip has: [byte], or counts."""
+    """What a mapping needs and what the chip has, by requirement: [byte], or counts."""
 
-    need: tuple[Scalar, ...]  # by status code, from 1
-    have: tuple[Scalar, ...]
+    need: dict[str, Scalar]
+    have: dict[str, Scalar]
+
+    @property
+    def verdict(self) -> tuple[Scalar, Scalar]:
+        """(status, overflow): the code of the first thing that does not fit and by how much, or zeros."""
+        status = overflow = jnp.zeros_like(self.need["l3"])
+        for code, name in reversed(list(enumerate(REQUIREMENTS, 1))):
+            short = self.need[name] - self.have[name]
+            status, overflow = jnp.where(short > 0, float(code), status), jnp.where(short > 0, short, overflow)
+        return status, overflow
 
     @property
     def status(self) -> Scalar:
         """0 if all fits, else the code of the first thing that does not."""
-        code = jnp.zeros_like(self.need[0])
-        for number in range(len(self.need), 0, -1):
-            code = jnp.where(self.need[number - 1] > self.have[number - 1], float(number), code)
-        return code
+        return self.verdict[0]
 
     @property
     def overflow(self) -> Scalar:
-        """By how much the first thing that does not fit overflows (units as `UNITS`), else 0."""
-        code, short = self.status, jnp.zeros_like(self.need[0])
-        for number, (need, have) in enumerate(zip(self.need, self.have, strict=True), 1):
-            short = jnp.where(code == number, need - have, short)
-        return short
+        """By how much the first thing that does not fit overflows (units as in `REQUIREMENTS`), else 0."""
+        return self.verdict[1]
 
 
 def needs(cfg: Any, op: Any, mapping: Any, layout: Layout) -> Needs:
     """What `op` under `mapping` needs of each memory, and what `cfg` has. Exact; traceable."""
-    ea, eb, ec, acc = element_bytes(op)
-    conv, flow = op.kind == 1, mapping.dataflow
-    array = cfg.compute.processor_array
-    bias = jnp.where(op.has_bias > 0, acc, 0.0)
-    m3, n3, k3 = (jnp.maximum(jnp.where(a.body.count > 0, a.body.size, 0), a.last.size) for a in (layout.m, layout.n, layout.k))
-    m2, n2, k2 = (
-        jnp.maximum(
-            jnp.where(a.body.count > 0, jnp.where(a.body.l2_trips > 1, a.body.body_l2, a.body.last_l2), 0.0),
-            jnp.where(a.last.l2_trips > 1, a.last.body_l2, a.last.last_l2),
-        )
-        for a in (layout.m, layout.n, layout.k)
-    )
-
     partial_l3 = layout.out_of_place > 0.5
-    c3 = jnp.where(partial_l3, acc, ec)
-    a3 = jnp.where(conv, largest_rows(op, mapping.l3_m) * op.in_w * ceil_div(k3, op.kernel_h * op.kernel_w), m3 * k3) * ea
-    blocks3 = jnp.where(op.loc_a < 2, a3, 0) + jnp.where(op.loc_b < 2, k3 * n3 * eb, 0) + n3 * bias
-    blocks3 += jnp.where(op.loc_c < 2, m3 * n3 * c3, 0)
+    need = {
+        "compute_tiles": layout.tiles_used,
+        "l3": _l3_bytes(op, mapping, layout, partial_l3),
+        "l2": _l2_bytes(op, mapping, layout),
+        "l1": _l1_bytes(cfg, op, mapping, layout),
+        "l1_buffers": 2 * (1 + mapping.double_l1) * _ports(cfg) * layout.tiles_used,
+        **_outside_bytes(op, layout),
+        "whole_windows": jnp.where((op.kind == 1) & ~_whole_windows(op, mapping), 1.0, 0.0),
+        "pass_order": jnp.where((jnp.floor(mapping.pass_order / 2) != mapping.dataflow) & (op.kind < 2), 1.0, 0.0),
+    }
+    have = {
+        "compute_tiles": cfg.compute.tile_count,
+        "l3": derived.l3_capacity_bytes(cfg),
+        "l2": floor_div(derived.l2_capacity_bytes(cfg), layout.tiles_used),
+        "l1": cfg.on_chip_memory.l1.buffer_capacity_kb * 1024,
+        "l1_buffers": derived.l1_buffer_count(cfg),
+        "external": derived.external_capacity_bytes(cfg),
+        "host": derived.host_capacity_bytes(cfg),
+        "whole_windows": 0.0,
+        "pass_order": 0.0,
+    }
+
+    return Needs(need, have)
+
+
+def _ports(cfg: Any) -> Scalar:
+    """Stream buffers that one operand's streams into and out of an array take."""
+    return cfg.compute.processor_array.rows + cfg.compute.processor_array.cols
+
+
+def _bias_bytes(op: Any, acc: Scalar) -> Scalar:
+    """Bytes of the bias per column of C."""
+    return jnp.where(op.has_bias > 0, acc, 0.0)
+
+
+def _l3_bytes(op: Any, mapping: Any, layout: Layout, partial: Scalar) -> Scalar:
+    """Bytes of all of L3: the places of the largest blocks, and the operands that reside there."""
+    ea, eb, ec, acc = layout.widths
+    m, n, k = (axis.body.size for axis in (layout.m, layout.n, layout.k))
+    conv_a = layout.input_rows.reserved * op.in_w * ceil_div(k, op.kernel_h * op.kernel_w)
+    blocks = (jnp.where(op.kind == 1, conv_a, m * k) * ea, k * n * eb, m * n * jnp.where(partial, acc, ec))
     whole_a, whole_b, whole_c = operand_bytes(op)
-    locations = (op.loc_a, op.loc_b, op.loc_c)
-    in_l3 = (whole_a, whole_b, jnp.where(partial_l3, op.m * op.n * acc, whole_c))
-    resident = op.batch * sum(jnp.where(loc == 2, s, 0.0) for loc, s in zip(locations, in_l3, strict=True))
-    l3 = layout.groups * blocks3 * (1 + mapping.double_l3) + resident + op.reserved_l3_bytes
-
-    partial_l2 = layout.C.l1 - layout.c_final > 0.5
-    c2 = jnp.where(partial_l2, acc, ec)
-    l2 = (m2 * k2 * ea + k2 * n2 * eb + m2 * n2 * c2 + n2 * bias) * (1 + mapping.double_l2)
-
-    rate = derived.macs_per_pe(cfg, jnp.maximum(jnp.maximum(op.a_bits, op.b_bits), 1))
-    # The T elements of each stream reside in L1; the stationary block only passes through on its way.
-    streams = jnp.where(
-        flow == 0,
-        k2 * jnp.maximum(ea, eb),
-        jnp.where(flow == 1, m2 * jnp.maximum(rate * ea, acc), n2 * jnp.maximum(rate * eb, acc)),
-    )
-    lanes = ceil_div(m2, array.cols)
-    l1 = jnp.where(op.kind == 2, lanes * jnp.maximum(ea, ec), streams)
-    buffers = 2 * (1 + mapping.double_l1) * (array.rows + array.cols) * layout.tiles_used
-
-    sizes = (whole_a, whole_b, jnp.where(layout.C.l3 > op.m * op.n, op.m * op.n * acc, whole_c))
-    external = op.batch * (sum(jnp.where(loc < 2, s, 0.0) for loc, s in zip(locations, sizes, strict=True)) + op.n * bias)
-    host = op.batch * sum(jnp.where(loc == 0, s, 0.0) for loc, s in zip(locations, sizes, strict=True))
-
-    image, kernel = op.out_h * op.out_w, op.kernel_h * op.kernel_w
-    rows_of_image = (mapping.l3_m <= image) & (_rest(mapping.l3_m, op.out_w) == 0)
-    whole_images = (_rest(mapping.l3_m, image) == 0) | (mapping.l3_m >= op.m)
-    legal = (rows_of_image | whole_images) & ((_rest(mapping.l3_k, kernel) == 0) | (mapping.l3_k >= op.k))
-    mismatch = jnp.floor(mapping.pass_order / 2) != flow
-    zero = jnp.zeros_like(l3)
-    return Needs(
-        need=(
-            layout.tiles_used, l3, l2, l1, buffers, external, host,
-            jnp.where(conv & ~legal, 1.0, zero), jnp.where(mismatch & (op.kind < 2), 1.0, zero),
-        ),
-        have=(
-            zero + cfg.compute.tile_count,
-            zero + derived.l3_capacity_bytes(cfg),
-            zero + floor_div(derived.l2_capacity_bytes(cfg), layout.tiles_used),
-            zero + cfg.on_chip_memory.l1.buffer_capacity_kb * 1024,
-            zero + derived.l1_buffer_count(cfg),
-            zero + derived.external_capacity_bytes(cfg),
-            zero + derived.host_capacity_bytes(cfg),
-            zero,
-            zero,
-        ),
-    )  # fmt: skip
+    whole = (whole_a, whole_b, jnp.where(partial, op.m * op.n * acc, whole_c))
+    places, resident = n * _bias_bytes(op, acc), jnp.zeros_like(op.m)
+    for location, block, size in zip((op.loc_a, op.loc_b, op.loc_c), blocks, whole, strict=True):
+        places += jnp.where(location < 2, block, 0.0)
+        resident += jnp.where(location == 2, size, 0.0)
+    return layout.groups * places * (1 + mapping.double_l3) + op.batch * resident + op.reserved_l3_bytes
 
 
-def _rest(a: Scalar, b: Scalar) -> Scalar:
-    return a - b * floor_div(a, b)
+def _l2_bytes(op: Any, mapping: Any, layout: Layout) -> Scalar:
+    """Bytes of one compute tile's L2: the places of the largest blocks."""
+    ea, eb, ec, acc = layout.widths
+    m, n, k = (axis.body.body_l2 for axis in (layout.m, layout.n, layout.k))
+    partial = layout.C.l1 - layout.c_final > 0.5
+    places = m * k * ea + k * n * eb + m * n * jnp.where(partial, acc, ec) + n * _bias_bytes(op, acc)
+    return places * (1 + mapping.double_l2)
+
+
+def _l1_bytes(cfg: Any, op: Any, mapping: Any, layout: Layout) -> Scalar:
+    """Bytes of a stream buffer: the T elements of its stream; the stationary block only passes through on its way."""
+    ea, eb, ec, acc = layout.widths
+    m, n, k = (axis.body.body_l2 for axis in (layout.m, layout.n, layout.k))
+    rate, flow = rate_of(cfg, op), mapping.dataflow
+    weight, data = m * jnp.maximum(rate * ea, acc), n * jnp.maximum(rate * eb, acc)
+    streams = jnp.where(flow == 0, k * jnp.maximum(ea, eb), jnp.where(flow == 1, weight, data))
+    lanes = ceil_div(m, cfg.compute.processor_array.cols)
+    return jnp.where(op.kind == 2, lanes * jnp.maximum(ea, ec), streams)
+
+
+def _outside_bytes(op: Any, layout: Layout) -> dict[str, Scalar]:
+    """Bytes of external memory, through which the host's data pass, and of host memory."""
+    acc = layout.widths[3]
+    whole_a, whole_b, whole_c = operand_bytes(op)
+    external, host = op.n * _bias_bytes(op, acc), jnp.zeros_like(op.n)
+    sizes = (whole_a, whole_b, jnp.where(layout.C.times > 1, op.m * op.n * acc, whole_c))
+    for location, size in zip((op.loc_a, op.loc_b, op.loc_c), sizes, strict=True):
+        external += jnp.where(location < 2, size, 0.0)
+        host += jnp.where(location == 0, size, 0.0)
+    return {"external": op.batch * external, "host": op.batch * host}
+
+
+def _whole_windows(op: Any, mapping: Any) -> Scalar:
+    """Does the L3 tile of a convolution hold whole rows of an image or whole images, and whole slices of channels?"""
+
+    def whole(tile: Scalar, unit: Scalar) -> Scalar:
+        return tile == unit * floor_div(tile, unit)
+
+    image = op.out_h * op.out_w
+    rows_of_image = (mapping.l3_m <= image) & whole(mapping.l3_m, op.out_w)
+    images = whole(mapping.l3_m, image) | (mapping.l3_m >= op.m)
+    return (rows_of_image | images) & (whole(mapping.l3_k, op.kernel_h * op.kernel_w) | (mapping.l3_k >= op.k))
 
 
 def explain(code: float, overflow: float) -> str:
@@ -144,5 +202,6 @@ def explain(code: float, overflow: float) -> str:
     number = int(code)
     if number == 0:
         return STATUS[0]
-    amount = f" by {overflow:,.0f} {UNITS[number]}" if number < 8 else ""
-    return f"{STATUS[number]}{amount}: {REMEDIES[number]}"
+    requirement = list(REQUIREMENTS.values())[number - 1]
+    amount = "" if requirement.unit is None else f" by {overflow:,.0f} {requirement.unit}"
+    return f"{requirement.broken}{amount}: {requirement.remedy}"

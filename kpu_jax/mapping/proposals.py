@@ -19,6 +19,7 @@ from kpu_jax.base.numerics import ceil_div, floor_div
 from kpu_jax.base.pytree import build
 from kpu_jax.hardware import derived
 from kpu_jax.mapping.mapping import Mapping
+from kpu_jax.mapping.rate import rate_of
 from kpu_jax.workload.footprint import element_bytes, operand_bytes
 
 Scalar = jax.Array
@@ -71,7 +72,7 @@ def propose(cfg: Any, op: Any, strategy: Scalar) -> Mapping:
     flow, spread, keep, cut, double_l3, fill = Strategy(*(strategy[..., i] for i in range(len(Strategy._fields))))
     ea, eb, ec, acc = element_bytes(op)
     array = cfg.compute.processor_array
-    rate = derived.macs_per_pe(cfg, jnp.maximum(jnp.maximum(op.a_bits, op.b_bits), 1.0))
+    rate = rate_of(cfg, op)
     vector = op.kind == 2
     os, ws = flow == 0, flow == 1
     depth = array.rows * rate

@@ -6,7 +6,9 @@ Host NumPy in and out; the loop over lanes is compiled once for each number of l
 
 from __future__ import annotations
 
+import functools
 import os
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -15,13 +17,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kpu_jax.base.compilation import BATCH, ONCE_LOOP, jit_for
+from kpu_jax.base.compilation import ONCE_LOOP, jit_for
+from kpu_jax.hardware import preset
+from kpu_jax.mapping import Mapping
 from kpu_jax.model.evaluate import floats, rate_of
-from kpu_jax.model.exact import ALIKE_PAIRS, Arrival, Walk, arrival, begin_walk, end_walk, exact_cycles, step_walk
+from kpu_jax.model.exact import Arrival, Walk, arrival, begin_walk, end_walk, exact_cycles, step_walk
+from kpu_jax.model.leaps import ALIKE_PAIRS
 from kpu_jax.model.moves import Context, context
 from kpu_jax.model.rates import rates_of
+from kpu_jax.workload import Gemm
 
-STRIDE = 64  # steps between two looks at which lanes are done
+STRIDE = 32  # steps between two looks at which lanes are done
 LANES = 64  # of a worker on a CPU: the longest schedules decide for fewer, caches for more
 ACCELERATOR_LANES = 4096
 
@@ -63,12 +69,34 @@ def _run(problems: Any, state: Any, fresh: Any) -> tuple[Any, Any, Any]:
     return (walk, arrived), walk.done, jax.vmap(end_walk)(c, arrived)
 
 
-_run_lanes = jit_for(BATCH, donate_argnums=1)(_run)
-
-
 @jit_for(ONCE_LOOP)
 def _alone(cfg: Any, op: Any, mapping: Any) -> Any:
     return exact_cycles(_context(cfg, op, mapping))[0]
+
+
+_COMPILING = threading.Lock()
+
+
+@functools.cache
+def _compiled(lanes: int) -> Any:
+    """The compiled loop over `lanes` schedules (0: one schedule alone), for float64 leaves."""
+    with jax.enable_x64(True):
+        shape = jax.ShapeDtypeStruct((lanes,) if lanes else (), np.float64)
+        problems = jax.tree.map(lambda _: shape, (preset("minimal"), Gemm(1, 1, 1).plain(), Mapping(l3_tile=(1, 1, 1), l2_tile=(1, 1, 1))))
+        if not lanes:
+            return _alone.lower(*problems).compile()
+        state = jax.eval_shape(jax.vmap(_begin), problems)
+        fresh = jax.ShapeDtypeStruct((lanes,), bool)
+        return jax.jit(_run, donate_argnums=1).lower(problems, state, fresh).compile()
+
+
+def _loop(lanes: int) -> Any:
+    with _COMPILING:  # compiled once, whichever thread asks first
+        return _compiled(lanes)
+
+
+def _lanes() -> int:
+    return LANES if jax.default_backend() == "cpu" else ACCELERATOR_LANES
 
 
 def exact_cycles_of(cfg: Any, ops: Any, mappings: Any) -> np.ndarray:
@@ -80,12 +108,12 @@ def exact_cycles_of(cfg: Any, ops: Any, mappings: Any) -> np.ndarray:
     total = len(jax.tree.leaves(problems)[0])
     if total == 1:
         with jax.enable_x64(True):
-            return np.asarray(_alone(*jax.tree.map(lambda v: v[0], problems)))[None]
+            return np.asarray(_loop(0)(*jax.tree.map(lambda v: v[0], problems)))[None]
     result = np.zeros(total)
     longest_first = iter(np.argsort(-_rough_steps(*problems), kind="stable").tolist())
     on_cpu = jax.default_backend() == "cpu"
-    workers = min(os.cpu_count() or 1, 8, -(-total // LANES)) if on_cpu else 1
-    lanes = LANES if on_cpu else ACCELERATOR_LANES
+    lanes = _lanes()
+    workers = min(os.cpu_count() or 1, 8, -(-total // lanes)) if on_cpu else 1
     with ThreadPoolExecutor(max(workers, 1)) as pool:  # compiled code runs outside of Python's lock
         for worker in [pool.submit(_work, problems, longest_first, lanes, result) for _ in range(workers)]:
             worker.result()
@@ -97,6 +125,7 @@ def _work(problems: Any, waiting: Iterator[int], lanes: int, result: np.ndarray)
     task = np.full(lanes, -1)  # which schedule each lane works on
     fresh = np.zeros(lanes, bool)
     state: Any = None
+    run = _loop(lanes)
     with jax.enable_x64(True):
         while True:
             for lane in np.flatnonzero(task < 0):
@@ -107,7 +136,7 @@ def _work(problems: Any, waiting: Iterator[int], lanes: int, result: np.ndarray)
             picked = jax.tree.map(lambda v: v[np.maximum(task, 0)], problems)
             if state is None:
                 state = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), jax.eval_shape(jax.vmap(_begin), picked))
-            state, done, cycles = _run_lanes(picked, state, fresh)
+            state, done, cycles = run(picked, state, fresh)
             finished = np.asarray(done) & (task >= 0)  # the walks of idle lanes are not read
             result[task[finished]] = np.asarray(cycles)[finished]
             task[finished] = -1

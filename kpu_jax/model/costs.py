@@ -94,7 +94,9 @@ def energy_pj(cfg: Any, op: Any, traffic: Traffic, cycles: Scalar) -> dict[str, 
         + sum(traffic.writes[lv][x] for x in OPERANDS) * costs.write[lv]
         for lv in LEVELS
     }
-    mac = sum(jnp.where(op.mac_format == code, pj, 0.0) for code, pj in enumerate(costs.mac))
+    mac = costs.mac[0]
+    for code, pj in enumerate(costs.mac[1:], 1):
+        mac = jnp.where(op.mac_format == code, pj, mac)
     macs = jnp.where(op.kind < 2, op.batch * op.m * op.n * op.k, 0.0)
     lane_cycles = (work.biased + work.summed) * cfg.vector.cycles_add
     lane_cycles += work.activated * activation_cycles(cfg, op) + work.computed * element_cycles(cfg, op)

@@ -7,11 +7,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from kpu_jax.base.pytree import build
 from kpu_jax.hardware import derived
 from kpu_jax.mapping.legality import needs
+from kpu_jax.mapping.rate import rate_of
 from kpu_jax.mapping.visits import Layout, lay_out
 from kpu_jax.model.bound import ENGINES, Bound, bound_of
-from kpu_jax.model.costs import energy_pj
+from kpu_jax.model.costs import energy_pj, total_area_mm2
 from kpu_jax.model.rates import Rates, rates_of
 from kpu_jax.model.report import Report
 from kpu_jax.model.timing import makespan
@@ -25,11 +27,6 @@ Scalar = jax.Array
 def floats(tree: Any) -> Any:
     """Every leaf as a jax array of the ambient float type."""
     return jax.tree.map(lambda v: jnp.asarray(v, jnp.result_type(float)), tree)
-
-
-def rate_of(cfg: Any, op: Any) -> Any:
-    """Multiply-adds of a PE per cycle for this operation: set by the wider of A and B."""
-    return derived.macs_per_pe(cfg, jnp.maximum(jnp.maximum(op.a_bits, op.b_bits), 1.0))
 
 
 class Screening(NamedTuple):
@@ -53,7 +50,7 @@ def screen(cfg: Any, op: Any, mapping: Any) -> Screening:
 
 
 def evaluate(cfg: Any, op: Any, mapping: Any, *, exact: bool, cycles: Any = None) -> Report:
-    """The report of one execution of `op` (its `count` is not applied).
+    """The report of `op`, `count` times over.
 
     `cycles`: makespans known already, NaN where they are not (then the bound stands in); for `exact=False`.
 
@@ -62,8 +59,7 @@ def evaluate(cfg: Any, op: Any, mapping: Any, *, exact: bool, cycles: Any = None
     """
     cfg, op, mapping = floats(cfg), floats(op), floats(mapping)
     layout, traffic, _, rates, bound = screen(cfg, op, mapping)
-    fits = needs(cfg, op, mapping, layout)
-    status, overflow = fits.status, fits.overflow
+    status, overflow = needs(cfg, op, mapping, layout).verdict
     ok = status == 0
     cycles = bound.cycles if cycles is None else jnp.where(jnp.isnan(cycles), bound.cycles, cycles)
     if exact:
@@ -81,8 +77,8 @@ def evaluate(cfg: Any, op: Any, mapping: Any, *, exact: bool, cycles: Any = None
     energy = {name: jnp.where(ok, pj, jnp.inf) for name, pj in energy.items()}
     total = sum(energy.values())
     macs = jnp.where(op.kind < 2, op.batch * op.m * op.n * op.k, 0.0)
-    peak = derived.peak_macs_per_cycle(cfg, jnp.maximum(jnp.maximum(op.a_bits, op.b_bits), 1.0))
-    return Report(
+    peak = derived.pe_count(cfg) * rate_of(cfg, op)
+    once = Report(
         cycles=cycles,
         cycles_bound=bound_or_inf,
         seconds=seconds,
@@ -100,7 +96,28 @@ def evaluate(cfg: Any, op: Any, mapping: Any, *, exact: bool, cycles: Any = None
         bound_by_code=bound.bound_by,
         status_code=status,
         overflow=overflow,
+        area_mm2=total_area_mm2(cfg),
+        tdp_w=derived.tdp_watts(cfg),
     )
+    return repeated(once, op.count)
+
+
+COUNTED = ("cycles", "cycles_bound", "seconds", "energy_pj", "macs", "reads", "writes", "overfetch", "compulsory", "energy", "busy")
+
+
+def repeated(once: Report, count: Scalar) -> Report:
+    """The report of `count` executions one after the other; nothing at all for 0 (a padded row)."""
+
+    def times(v: Scalar) -> Scalar:
+        return jnp.where(count > 0, v * jnp.where(count > 0, count, 1.0), 0.0)
+
+    fields = {name: getattr(once, name) for name in Report.__dataclass_fields__}
+    fields |= {name: jax.tree.map(times, fields[name]) for name in COUNTED}
+    fields |= {
+        "edp": fields["energy_pj"] * 1e-12 * fields["seconds"],
+        "status_code": jnp.where(count > 0, once.status_code, 0.0),
+    }
+    return build(Report, **fields)
 
 
 def mapping_where(keep: Scalar, mapping: Any, other: dict[str, Scalar]) -> Any:
@@ -122,32 +139,12 @@ def evaluate_table(cfg: Any, ops: Op, mappings: Any, *, exact: bool, cycles: Any
     def one(op: Op, mapping: Any, given: Scalar) -> Report:
         return evaluate(cfg, op, mapping, exact=exact, cycles=given)
 
-    each = jax.vmap(one)(ops, floats(mappings), known)
-    count = ops.count
-
-    def times(v: Scalar) -> Scalar:
-        return jnp.where(count > 0, v * jnp.where(count > 0, count, 1.0), 0.0)
-
-    counted = {
-        name: jax.tree.map(times, getattr(each, name))
-        for name in ("cycles", "cycles_bound", "seconds", "energy_pj", "macs", "reads", "writes", "overfetch",
-                     "compulsory", "energy", "busy")
-    }  # fmt: skip
-    per_op = Report(
-        **counted,
-        edp=counted["energy_pj"] * 1e-12 * counted["seconds"],
-        power_w=each.power_w,
-        utilization=each.utilization,
-        bound_by_code=each.bound_by_code,
-        status_code=jnp.where(count > 0, each.status_code, 0.0),
-        overflow=each.overflow,
-    )
-    total = {name: jax.tree.map(jnp.sum, value) for name, value in counted.items()}
+    per_op = jax.vmap(one)(ops, floats(mappings), known)
+    total = {name: jax.tree.map(jnp.sum, getattr(per_op, name)) for name in COUNTED}
     busy = jnp.stack([total["busy"][e] for e in ENGINES])
     first_bad = jnp.argmax(per_op.status_code > 0)
     ok = jnp.all(per_op.status_code == 0)
-    bits = jnp.maximum(ops.a_bits, ops.b_bits)
-    work = jnp.sum(times(jnp.where(ops.kind < 2, each.macs / derived.peak_macs_per_cycle(cfg, jnp.maximum(bits, 1.0)), 0.0)))
+    work = jnp.sum(jnp.where(ops.kind < 2, per_op.macs / (derived.pe_count(cfg) * rate_of(cfg, ops)), 0.0))
     seconds = jnp.where(ok, total["seconds"], 1.0)
     return Report(
         **total,
@@ -157,6 +154,8 @@ def evaluate_table(cfg: Any, ops: Op, mappings: Any, *, exact: bool, cycles: Any
         bound_by_code=jnp.argmax(busy).astype(busy.dtype),
         status_code=per_op.status_code[first_bad],
         overflow=per_op.overflow[first_bad],
+        area_mm2=per_op.area_mm2[0],
+        tdp_w=per_op.tdp_w[0],
         per_op=per_op,
     )
 

@@ -6,244 +6,142 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from kpu_jax.base.numerics import ceil_div, floor_div, nearest_whole
-from kpu_jax.mapping.input_rows import block_rows
-from kpu_jax.model.rates import Rates
-from kpu_jax.model.step import Delays, In, Moves, Out
-from kpu_jax.model.traffic import conv_padding, run_bursts
+from kpu_jax.base.numerics import ceil_div
+from kpu_jax.model.rates import Gang, Rates
+from kpu_jax.model.step import LEVELS, C, Fixed, Moves, Outs
+from kpu_jax.model.transfers import Blocks, Widths, transfers, widths
 from kpu_jax.model.walk import Plan, Position, Span, groups_at, plan
-from kpu_jax.workload.footprint import element_bytes
 
 Scalar = jax.Array
-Spans = tuple[Span, Span, Span]
+_SO_FAR = np.tril(np.ones((LEVELS, LEVELS), bool))  # [level, this level and those above it]
+_IS_L2 = np.array([False, True, False])
+_IS_L1 = np.array([False, False, True])
 
 
 class Stay(NamedTuple):
     """How C's present stays in L2 and L1 began, and how many compute tiles along K take part."""
 
-    l3_k: Scalar
-    l2_k: Scalar
-    parts_l2: Scalar
-    parts_l1: Scalar
+    began: Scalar  # [2]: index along K of the L3 and the L2 block
+    parts: Scalar  # [L2 and L1]: compute tiles
 
 
 class Context(NamedTuple):
     """What a walk through a schedule needs to know; constant during the walk."""
 
     op: Any
-    mapping: Any
     plan: Plan
     rates: Rates
-    burst: Scalar  # [byte]
-    rate: Scalar  # MACs per PE and cycle
-    cols: Scalar
-
-    @property
-    def delays(self) -> Delays:
-        r = self.rates
-        return Delays(r.host.latency, r.dma.latency, r.block_mover.latency, r.streamer.latency)
-
-    @property
-    def doubles(self) -> tuple[Scalar, Scalar, Scalar]:
-        return (self.mapping.double_l3 > 0, self.mapping.double_l2 > 0, self.mapping.double_l1 > 0)
+    gangs: Gang  # [level, 1]: the engines that fill each level
+    fixed: Fixed
+    widths: Widths
+    carried: Scalar  # [level, operand] bool: blocks come from above and C goes there (not if it stays in L3)
+    hosted: Scalar  # [operand] bool: lies in host memory
+    streams: Scalar  # [axis] one-hot: the axis that streams through the array
+    stream_cost: Scalar  # cycles per element, or per row of as many elements as there are lanes
+    speeds: Scalar  # [1 + level]: elements side by side as they stream, and in the vector engine (its lanes)
 
 
 def context(op: Any, mapping: Any, rates: Rates, rows: Scalar, cols: Scalar, rate: Scalar, burst: Scalar) -> Context:
-    """Prepare to time `op` under `mapping` on arrays of rows x cols PEs at `rate` MACs per cycle."""
-    return Context(op, mapping, plan(op, mapping, rows, cols, rate), rates, burst, rate, cols)
+    """Prepare to time `op` under `mapping` on arrays of rows x cols PEs at `rate` MACs per cycle, bursts of `burst` byte."""
+    dtype = jnp.result_type(float)
+    gangs = jax.tree.map(
+        lambda *v: jnp.stack([jnp.asarray(x, dtype) for x in v])[:, None], rates.dma, rates.block_mover, rates.streamer
+    )
+    doubles = jnp.stack([mapping.double_l3 > 0, mapping.double_l2 > 0, mapping.double_l1 > 0])
+    location = jnp.stack([op.loc_a, op.loc_b, op.loc_c])
+    carried = (location < 2) | np.array([[False], [True], [True]])
+    fabric, flow = op.kind < 2, mapping.dataflow
+    walked = plan(op, mapping, rows, cols, rate)
+    return Context(
+        op=op,
+        plan=walked,
+        rates=rates,
+        gangs=gangs,
+        fixed=Fixed(latency=gangs.latency, doubles=doubles[:, None], stores=carried[:, C:]),
+        widths=widths(op, mapping, walked, burst),
+        carried=carried,
+        hosted=location == 0,
+        streams=(jnp.where(fabric, (flow + 2) - 3 * (flow > 0), 0.0) == np.arange(3.0)).astype(dtype),
+        stream_cost=jnp.where(fabric, 1.0, rates.element),
+        speeds=jnp.stack([jnp.where(fabric, jnp.where(flow == 0, rate, 1.0), cols), *[jnp.asarray(cols, dtype)] * LEVELS]),
+    )
 
 
-def _most_tiles(p: Plan, axis: int) -> Scalar:
-    """Compute tiles along an axis that ever have a share of an L3 block."""
-    per_unit = ceil_div(p.unit[axis], p.tile3[axis])
-    last = p.unit[axis] - (per_unit - 1) * p.tile3[axis]
-
-    def active(size: Scalar) -> Scalar:
-        return ceil_div(size, ceil_div(size, p.parts[axis]))
-
-    return jnp.where(per_unit > 1, jnp.maximum(active(p.tile3[axis]), active(last)), active(last))
+def _so_far(flags: Scalar) -> Scalar:
+    """[level]: whether the flag is set at this level or at one above."""
+    return jnp.any(flags & _SO_FAR, axis=1)
 
 
-def _first_active(p: Plan, axis: int) -> Scalar:
-    """Compute tiles along an axis that have a share of the first L3 block."""
-    size = p.tile3[axis]
-    return ceil_div(size, ceil_div(size, p.parts[axis]))
+def moves_at(c: Context, at: Position, span: Span, changed_loops: Scalar, stay: Stay) -> tuple[Moves, Outs, Stay]:
+    """What the step at position `at` does: (its moves, how C leaves after it, C's stays from then on).
 
-
-def _lone(s: Span) -> Scalar:
-    """One pass in one L2 block in its L3 block: the operand's block lasts as long as its L3 block does."""
-    return (s.l1_trips <= 1) & (s.l2_trips <= 1)
-
-
-def moves_at(c: Context, at: Position, axes: Spans, before: Position, first: Scalar, stay: Stay) -> tuple[Moves, Stay]:
-    """The moves of the step at position `at`, which follows the one at `before`, and C's stays from then on."""
-    m, n, k = axes
-    op, rates = c.op, c.rates
-    ea, eb, _, acc = element_bytes(op)
-    groups = groups_at(c.plan, at.batch)
-
-    new = [first | (at.batch != before.batch)] * 3
-    changed: list[tuple[Scalar, Scalar, Scalar]] = []
-    step_changed: list[Scalar] = []
-    for now, then in ((at.l3, before.l3), (at.l2, before.l2), (at.l1, before.l1)):
-        dm, dn, dk = (a != b for a, b in zip(now, then, strict=True))
-        new = [new[0] | dm | dk, new[1] | dk | dn, new[2] | dm | dn]
-        changed.append((new[0], new[1], new[2]))
-        step_changed.append(new[0] | new[1] | new[2])
-    early3 = c.doubles[0]
-    early2 = c.doubles[1] & (~step_changed[0] | early3)
-    early1 = c.doubles[2] & (~step_changed[1] | early2)
-
-    c2, c1 = changed[1][2], changed[2][2]
+    `changed_loops` [LOOPS] bool: the loops whose index is not that of the step before.
+    """
+    changed = jnp.any(c.plan.touches & changed_loops[:, None, None], axis=0)
+    new_c = changed[:, C]
+    along_k, trips_k, active_k = at.block[:, 2], span.trips[:, 2], span.active[:, 2]
+    visited, unfinished = _so_far(along_k > 0), _so_far(along_k < trips_k - 1)
     stay = Stay(
-        l3_k=jnp.where(c2, at.l3[2], stay.l3_k),
-        l2_k=jnp.where(c2, at.l2[2], stay.l2_k),
-        parts_l2=jnp.where(c2, k.l2_active, jnp.maximum(stay.parts_l2, k.l2_active)),
-        parts_l1=jnp.where(c1, k.l1_active, jnp.maximum(stay.parts_l1, k.l1_active)),
+        began=jnp.where(new_c[1], along_k[:2], stay.began),
+        parts=jnp.where(new_c[1:], active_k, jnp.maximum(stay.parts, active_k)),
+    )
+    parts_l2, parts_l1 = jnp.unstack(stay.parts)
+    alone = parts_l2 <= 1  # no other compute tile's sums to add
+    complete = ~unfinished & (alone | ~_IS_L1)  # else L1 gives partial sums
+    blocks = Blocks(at, span, groups_at(c.plan, at.batch), along_k, visited, complete, stay.began, parts_l1)
+    size = transfers(c.op, c.plan, c.widths, blocks)
+
+    hold_in, hold_out, hold_full, hold_two, hold_last = jax.lax.split(c.gangs.hold(size.columns), (3, 1, 1, 1, 1), axis=1)
+    stream, lanes = _compute(c, span)
+    bias = jnp.where(~unfinished & _IS_L1, c.rates.bias, 0.0)
+    # With the last addition of parts in L2, or without one as C leaves L1.
+    activation = jnp.where(complete & (_IS_L2 & ~alone | _IS_L1), c.rates.activation, 0.0)
+    on_vector = lanes * (bias + activation)[:, None]
+    # Parts of K meet on the way to L3: written there, then read, added and written once for each further part.
+    added = hold_full + (parts_l2 - 2) * (c.gangs.latency + hold_two)
+    added += c.gangs.latency + jnp.maximum(hold_last, on_vector)
+    outs = Outs(
+        hold=jnp.where(_IS_L2[:, None] & ~alone, added, jnp.maximum(hold_out, on_vector)),
+        host_hold=size.fresh[3:] / c.rates.host.limit,
+        host=complete[:1] & c.hosted[C:],
     )
 
-    return (
-        Moves(
-            ins=(
-                _into_l3(c, at, axes, changed[0], groups),
-                _into_l2(c, at, axes, changed[1], groups),
-                _into_l1(c, at, axes, changed[2], groups, stay),
-            ),
-            early=(early3, early2, early1),
-            pass_hold=_stream(c, axes) + jnp.where(rates.overlap > 0, 0.0, rates.fill_drain),
-            pass_delay=jnp.where(rates.overlap > 0, rates.fill_drain, 0.0),
-        ),
-        stay,
+    needed = jnp.concatenate(
+        [c.carried[:, :C] & (size.columns[:, :C] > 0), jnp.where(visited, c.carried[:, C], c.op.has_bias > 0)[:, None]], axis=1
     )
-
-
-def _stream(c: Context, axes: Spans) -> Scalar:
-    """T of the pass: the elements that stream through the array, or the vector engine's cycles."""
-    m, n, k = axes
-    flow = c.mapping.dataflow
-    t = jnp.where(flow == 0, ceil_div(k.l1_size, c.rate), jnp.where(flow == 1, m.l1_size, n.l1_size))
-    return jnp.where(c.op.kind < 2, t, ceil_div(m.l1_size, c.cols) * c.rates.element)
-
-
-def _external(c: Context, at: Position, axes: Spans, operand: str, width: Any) -> tuple[Scalar, Scalar, Scalar]:
-    """(bytes, bytes of bursts, bytes that were not in an earlier block) of one group's L3 block of A, B or C."""
-    m, n, k = axes
-    op = c.op
-    h, w, whole = {"A": (m, k, op.k), "B": (k, n, op.n), "C": (m, n, op.n)}[operand]
-    size = h.l3_size * w.l3_size * width
-    padded = run_bursts(h.l3_size, w.l3_size * width, w.l3_size >= whole, c.burst)
-    fresh = size
-    if operand == "A":
-        per_unit = ceil_div(c.plan.unit[0], c.plan.tile3[0])
-        within = at.l3[0] - per_unit * floor_div(at.l3[0], per_unit)
-        first = nearest_whole(within * c.plan.tile3[0] / jnp.maximum(op.out_w, 1))
-        first -= op.out_h * floor_div(first, op.out_h)
-        count = ceil_div(m.l3_size, jnp.maximum(op.out_w, 1))
-        rows, start = block_rows(op, first, count), jnp.zeros_like(first)
-        seen = jnp.where(first > 0, block_rows(op, start, jnp.maximum(first, 1)), 0.0)
-        new_rows = jnp.where(first > 0, block_rows(op, start, first + count) - seen, rows)
-        channels = ceil_div(k.l3_size, op.kernel_h * op.kernel_w)
-        conv = op.kind == 1
-        line = op.in_w * channels * width
-        padded = jnp.where(conv, rows * line + conv_padding(op, rows, channels, width, c.burst), padded)
-        size, fresh = jnp.where(conv, rows * line, size), jnp.where(conv, new_rows * line, size)
-    return size, padded, fresh
-
-
-def _into_l3(c: Context, at: Position, axes: Spans, changed: Any, groups: Scalar) -> tuple[In, In, In]:
-    op, dma, host = c.op, c.rates.dma, c.rates.host
-    ea, eb, _, acc = element_bytes(op)
-    ins = []
-    for i, (operand, width, location, again) in enumerate((("A", ea, op.loc_a, at.l3[1]), ("B", eb, op.loc_b, at.l3[0]))):
-        size, padded, fresh = _external(c, at, axes, operand, width)
-        moves = changed[i] & (location < 2) & (size > 0)
-        hold = dma.hold(groups * padded)
-        ins.append(In(changed[i], moves, hold, groups * fresh / host.limit, (location == 0) & (again == 0)))
-    _, padded, _ = _external(c, at, axes, "C", acc)
-    visited = at.l3[2] > 0
-    returns = changed[2] & visited & (op.loc_c < 2)
-    bias = changed[2] & ~visited & (op.has_bias > 0)
-    bias_padded = run_bursts(jnp.ones_like(padded), axes[1].l3_size * acc, jnp.ones((), bool), c.burst)
-    hold = dma.hold(groups * jnp.where(visited, padded, bias_padded))
-    ins.append(In(changed[2], returns | bias, hold, returns=returns))
-    return ins[0], ins[1], ins[2]
-
-
-def _into_l2(c: Context, at: Position, axes: Spans, changed: Any, groups: Scalar) -> tuple[In, In, In]:
-    m, n, k = axes
-    ea, eb, _, acc = element_bytes(c.op)
-    mover = c.rates.block_mover
-    size_a, size_b = groups * m.l2_total * k.l2_total * ea, groups * k.l2_total * n.l2_total * eb
-    visited = (at.l3[2] > 0) | (at.l2[2] > 0)
-    returns, bias = changed[2] & visited, changed[2] & ~visited & (c.op.has_bias > 0)
-    size_c = groups * acc * jnp.where(visited, m.l2_total, 1.0) * n.l2_total
-    return (
-        In(changed[0], changed[0] & (size_a > 0), mover.hold(size_a)),
-        In(changed[1], changed[1] & (size_b > 0), mover.hold(size_b)),
-        In(changed[2], returns | bias, mover.hold(size_c), returns=returns),
+    moved = changed & needed
+    # The host sends each block of A and B once: when the loop of the axis that it lacks begins.
+    from_host = c.hosted[:C] & (at.block[0, 1::-1] == 0)
+    lead = jnp.where(from_host, size.fresh[:C] / c.rates.host.limit + c.rates.host.latency, 0.0)
+    overlap = c.rates.overlap > 0
+    moves = Moves(
+        changed=changed,
+        moved=moved,
+        hold=hold_in,
+        lead=jnp.pad(lead[None], ((0, LEVELS - 1), (0, 1))),
+        returns=visited & moved[:, C],
+        early=_early(changed, c.fixed.doubles[:, 0]),
+        pass_hold=stream + jnp.where(overlap, 0.0, c.rates.fill_drain),
+        pass_delay=jnp.where(overlap, c.rates.fill_drain, 0.0),
     )
+    return moves, outs, stay
 
 
-def _into_l1(c: Context, at: Position, axes: Spans, changed: Any, groups: Scalar, stay: Stay) -> tuple[In, In, In]:
-    m, n, k = axes
-    ea, eb, _, acc = element_bytes(c.op)
-    streamer, order = c.rates.streamer, c.mapping.l3_order
-    m_in_n, k_in_n = (order == 2) | (order == 3) | (order == 5), (order == 0) | (order == 2) | (order == 3)
-    k_in_m = order <= 2
-    # A block that outlasts every L3 block of the third axis serves all compute tiles that ever need it.
-    a_lasts = _lone(m) & _lone(k) & ~((m_in_n & (m.l3_trips > 1)) | (k_in_n & (k.l3_trips > 1)))
-    b_lasts = _lone(k) & _lone(n) & ~((k_in_m & (k.l3_trips > 1)) | (~m_in_n & (n.l3_trips > 1)))
-    to_a = jnp.where(a_lasts, _most_tiles(c.plan, 1), n.l1_active)
-    to_b = jnp.where(b_lasts, _most_tiles(c.plan, 0), m.l1_active)
-    size_a, size_b = groups * m.l1_total * k.l1_total * ea * to_a, groups * k.l1_total * n.l1_total * eb * to_b
-    in_pass = at.l1[2] > 0
-    visited = (at.l3[2] > 0) | (at.l2[2] > 0) | in_pass
-    visited_here = (at.l3[2] != stay.l3_k) | (at.l2[2] != stay.l2_k) | in_pass
-    returns = changed[2] & visited
-    bias = changed[2] & ~visited & (c.op.has_bias > 0)
-    # The last L3 block may give a share of K to compute tiles that had none before: nothing of theirs comes back.
-    fresh_l3 = (at.l3[2] != stay.l3_k) & (at.l2[2] == 0) & ~in_pass
-    begun = jnp.where(fresh_l3, jnp.minimum(k.l1_active, _first_active(c.plan, 2)), k.l1_active)
-    partial = m.l1_total * n.l1_total * (1 + jnp.where(visited_here, begun - 1, 0.0))
-    size_c = groups * acc * jnp.where(visited, partial, m.l1_active * n.l1_total)
-    return (
-        In(changed[0], changed[0] & (size_a > 0), streamer.hold(size_a)),
-        In(changed[1], changed[1] & (size_b > 0), streamer.hold(size_b)),
-        In(changed[2], returns | bias, streamer.hold(size_c), returns=returns),
-    )
+def _early(changed: Scalar, doubles: Scalar) -> Scalar:
+    """[level]: moves in precede moves out where there are two places, unless the level above changes and has but one."""
+    alike_l3, alike_l2, _ = jnp.unstack(~jnp.any(changed, axis=1))
+    l3, l2, l1 = jnp.unstack(doubles)
+    l2 &= alike_l3 | l3
+    return jnp.stack([l3, l2, l1 & (alike_l2 | l2)])
 
 
-def outs_at(c: Context, at: Position, axes: Spans, stay: Stay) -> tuple[Out, Out, Out]:
-    """How C leaves L3, L2 and L1 after the step at `at`, if it does."""
-    m, n, k = axes
-    op, rates = c.op, c.rates
-    _, _, ec, acc = element_bytes(op)
-    groups = groups_at(c.plan, at.batch)
-    last3 = at.l3[2] >= k.l3_trips - 1
-    last2 = last3 & (at.l2[2] >= k.l2_trips - 1)
-    last1 = last2 & (at.l1[2] >= k.l1_trips - 1)
-    alone = stay.parts_l2 <= 1
+def _compute(c: Context, span: Span) -> tuple[Scalar, Scalar]:
+    """(T of the pass: the elements that stream through the array, or the vector engine's cycles;
 
-    drained = groups * m.l1_total * n.l1_total * stay.parts_l1 * jnp.where(last1 & alone, ec, acc)
-    lanes = ceil_div(m.l1_size * n.l1_size, c.cols)
-    on_drain = lanes * (jnp.where(last1, rates.bias, 0.0) + jnp.where(last1 & alone, rates.activation, 0.0))
-    drain = jnp.maximum(rates.streamer.hold(drained), on_drain)
-
-    mover = rates.block_mover
-    full = groups * m.l2_total * n.l2_total * acc
-    final = groups * m.l2_total * n.l2_total * jnp.where(last2, ec, acc)
-    lanes2 = ceil_div(m.l2_size * n.l2_size, c.cols)
-    on_sum = jnp.where(last2, lanes2 * rates.activation, 0.0)
-    sums = stay.parts_l2 - 2
-    added = mover.hold(full) + sums * (mover.latency + mover.hold(2 * full))
-    added += mover.latency + jnp.maximum(mover.hold(full + final), on_sum)
-    write_back = jnp.where(alone, mover.hold(final), added)
-
-    size, padded, _ = _external(c, at, axes, "C", jnp.where(last3, ec, acc))
-    none, always = 0.0 * drain, drain > -1.0  # of the batch's shape and type, so that a walk's state keeps its own
-    return (
-        Out(rates.dma.hold(groups * padded), op.loc_c < 2, groups * size / rates.host.limit, last3 & (op.loc_c == 0)),
-        Out(write_back, always, none),
-        Out(drain, always, none),
-    )
+    [level, 1]: elements per lane when the vector engine goes over the block of C).
+    """
+    streaming = jnp.sum(c.streams * span.size[2], keepdims=True)
+    counts = ceil_div(jnp.concatenate([streaming, span.size[:, 0] * span.size[:, 1]]), c.speeds)
+    return counts[0] * c.stream_cost, counts[1:, None]

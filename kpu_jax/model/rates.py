@@ -41,8 +41,11 @@ class Gang(NamedTuple):
     latency: Scalar  # fabric cycles from the end of a transfer to its completion; the engine is free meanwhile
 
     def hold(self, size: Scalar) -> Scalar:
-        """Fabric cycles for which a transfer of `size` bytes holds the gang (`design.md`, section 2)."""
-        return binding(size / self.limit, ceil_div(ceil_div(size, self.engines), self.bus) * self.cycles)
+        """Fabric cycles for which a transfer of `size` bytes holds the gang (`design.md`, section 2).
+
+        Engines and buses are whole numbers, so one ceiling serves both: ceil(ceil(x / m) / n) = ceil(x / (m n)).
+        """
+        return binding(size / self.limit, ceil_div(size, self.engines * self.bus) * self.cycles)
 
     def hold_at_least(self, size: Scalar) -> Scalar:
         """A lower bound on the holds of transfers that carry `size` bytes in total: no rounding up."""
@@ -70,8 +73,10 @@ class Rates(NamedTuple):
 
 def activation_cycles(cfg: Any, op: Any) -> Any:
     """Vector-engine cycles per element and lane of the operation's activation."""
-    costs = [getattr(cfg.vector, f"cycles_{name}") for name in ACTIVATIONS[1:]]
-    return sum(jnp.where(op.activation == code, cost, 0.0) for code, cost in enumerate(costs, 1))
+    cycles = jnp.zeros_like(op.activation)
+    for code, name in enumerate(ACTIVATIONS[1:], 1):
+        cycles = jnp.where(op.activation == code, getattr(cfg.vector, f"cycles_{name}"), cycles)
+    return cycles
 
 
 def element_cycles(cfg: Any, op: Any) -> Scalar:

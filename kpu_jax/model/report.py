@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
 import numpy as np
 
-from kpu_jax.base.errors import InfeasibleError
-from kpu_jax.base.pytree import is_traced, record
+from kpu_jax.base.errors import InfeasibleError, KPUError
+from kpu_jax.base.pytree import build, is_traced, record
 from kpu_jax.mapping.legality import explain
 from kpu_jax.model.bound import ENGINES
 from kpu_jax.model.traffic import LEVELS, OPERANDS
@@ -18,8 +19,9 @@ from kpu_jax.model.traffic import LEVELS, OPERANDS
 class Report:
     """Result of `kpu.simulate`. Leaves are NumPy float64 outside of JAX transformations.
 
-    For a workload every quantity is the network's total, and `per_op` holds a report whose leaves have a
-    leading [op] axis (each including its `count`). An infeasible mapping has infinite cycles and energy.
+    All quantities include the operation's `count`. For a workload they are the network's totals, and `per_op` holds a
+    report whose leaves have a leading [row] axis, one per distinct operation (`workload.row_names`). An infeasible
+    mapping has infinite cycles and energy.
     """
 
     cycles: Any  # makespan in cycles of the fabric clock, exact unless timing="bound"
@@ -33,10 +35,12 @@ class Report:
     reads: Any  # {level: {operand: bytes read there}}
     writes: Any  # {level: {operand: bytes written there}}
     overfetch: Any  # external burst padding [byte]
-    compulsory: Any  # bytes of the external operands, each once
+    compulsory: Any  # bytes of the external operands, each once; of a convolution the whole input rows its windows span
     energy: Any  # {memory level or kind of action: pJ}
     busy: Any  # {engine class: least time it is held [fabric cycles]}
     bound_by_code: Any  # index into `model.bound.ENGINES`
+    area_mm2: Any  # of the chip [mm^2]
+    tdp_w: Any  # of the chip, by the technology's estimate [W]
     status_code: Any  # index into `mapping.legality.STATUS`; 0 is ok
     overflow: Any  # by how much the first thing that does not fit overflows
     per_op: Any = None
@@ -64,8 +68,15 @@ class Report:
         pairs = zip(np.ravel(self.status_code), np.ravel(self.overflow), strict=True)
         return np.asarray([explain(c, o) for c, o in pairs]).reshape(np.shape(self.status_code))
 
+    def first_rows(self, rows: int) -> Report:
+        """This report of a padded table, with `per_op` cut to its first rows."""
+        each = jax.tree.map(lambda v: v[:rows], self.per_op)
+        return build(Report, **{f.name: getattr(self, f.name) for f in dataclasses.fields(self)} | {"per_op": each})
+
     def check(self) -> Report:
         """This report, or `InfeasibleError` with what does not fit. Concrete reports only."""
+        if is_traced(self.status_code):
+            raise KPUError("report.check() needs a concrete report: call it outside of jit, vmap and grad")
         if np.any(np.asarray(self.status_code) > 0):
             raise InfeasibleError(f"the mapping does not fit: {self.status}")
         return self
@@ -80,7 +91,7 @@ class Report:
             ("time", f"{self.seconds * 1e6:,.3f} us", f"held longest: {self.bound_by}"),
             ("energy", f"{self.energy_pj * 1e-6:,.3f} uJ", f"{self.power_w:,.3f} W"),
             ("EDP", f"{self.edp:.4g} J s", f"utilization {100 * self.utilization:.1f} %"),
-            ("MACs", f"{self.macs:,.0f}", ""),
+            ("MACs", f"{self.macs:,.0f}", f"{self.area_mm2:,.4g} mm^2, TDP {self.tdp_w:,.4g} W"),
         ]
         for level, operands in self.traffic.items():
             parts = ", ".join(f"{x} {size:,.0f}" for x, size in operands.items() if size)

@@ -2,8 +2,9 @@
 
 x holds when each engine is free, when each operand's current block is complete at each level, and when
 the places that blocks occupy are free again. Which moves a step makes, and how long they take, does not
-depend on x. Every operation starts when its operands are complete, the place that it writes is free, and
-its engine is free.
+depend on x: times enter through max and plus only, so that vmapping the step over the max-plus identity
+gives its matrix. Every operation starts when its operands are complete, the place that it writes is free,
+and its engine is free. Operands are (A, B, C), levels (L3, L2, L1).
 """
 
 from __future__ import annotations
@@ -12,192 +13,213 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 Scalar = jax.Array
 NEVER = -1e30  # epsilon of the (max, +) algebra: constrains nothing
-
-
-class Operand(NamedTuple):
-    """Where A or B stands at one level."""
-
-    ready: Any  # the current block is complete
-    used: Any  # the last operation that reads the current block is complete
-    other: Any  # the other place is free
-
-
-class Result(NamedTuple):
-    """Where C stands at one level."""
-
-    ready: Any  # what the current block began with (partial sums, bias) is there
-    own: Any  # the current block's place is free of its previous occupant
-    other: Any  # the other place is free
+LEVELS = OPERANDS = 3
+C = 2  # index of C among the operands
+_IS_C = np.array([False, False, True])
 
 
 class Level(NamedTuple):
-    A: Operand
-    B: Operand
-    C: Result
-    out: Any  # the last write-back from here is complete
+    """Where the operands stand at one level [fabric cycles]."""
+
+    ready: Any  # [operand]: the current block is complete (C: what it began with, partial sums or bias, is there)
+    used: Any  # [operand]: the current block's last reader is complete (C: its place is free of the previous block)
+    other: Any  # [operand]: the other place is free
+    out: Any  # [1]: the last write-back of C from here is complete
+    free: Any  # [1]: the gang that fills this level and empties it is free; L3's holds the memory channels,
+    # which host transfers need too
 
 
 class Times(NamedTuple):
     """The state x [fabric cycles]."""
 
-    dma: Any  # engines: when each gang is free; the DMA holds the memory channels, which host transfers need too
-    block_mover: Any
-    streamer: Any
-    fabric: Any
-    passed: Any  # the last pass is complete
-    l3: Level
-    l2: Level
-    l1: Level
+    levels: tuple[Level, ...]  # L3, L2, L1
+    fabric: Any  # [1]: the fabric is free
+    passed: Any  # [1]: the last pass is complete
 
 
-class In(NamedTuple):
-    """One possible move into a level."""
-
-    changed: Any  # a new block becomes resident
-    moves: Any  # ... and bytes move for it
-    hold: Any
-    host_hold: Any = 0.0  # first from the host, for so long (L3 only)
-    host: Any = False
-    returns: Any = False  # C only: partial sums come back
-
-
-class Out(NamedTuple):
-    """One possible move of C out of a level; the flag that it happens is `In.changed` of the next step."""
-
-    hold: Any
-    moves: Any = True
-    host_hold: Any = 0.0
-    host: Any = False
+_SIZES = (OPERANDS, OPERANDS, OPERANDS, 1, 1) * LEVELS + (1, 1)
+STATE = sum(_SIZES)  # components of x
+FABRIC = STATE - 2  # in x as one array; written in every step
 
 
 class Moves(NamedTuple):
     """What one step does."""
 
-    ins: tuple[tuple[In, In, In], ...]  # levels L3, L2, L1; operands A, B, C
-    early: tuple[Any, Any, Any]  # per level: moves in before the previous step's moves out
+    changed: Any  # [level, operand]: a new block becomes resident
+    moved: Any  # [level, operand]: ... and bytes move for it
+    hold: Any  # [level, operand] [fabric cycles]
+    lead: Any  # [level, operand]: from the start of the transfer from the host to its completion, 0 if there is none
+    returns: Any  # [level]: C's partial sums come back
+    early: Any  # [level]: moves in before the previous step's moves out
     pass_hold: Any
     pass_delay: Any  # from the end of the hold to completion
 
 
-class Delays(NamedTuple):
-    """Latency of each engine class [fabric cycles]."""
+class Outs(NamedTuple):
+    """How C leaves after a step. Whether it leaves a level is `Moves.changed` of the next step."""
 
-    host: Any
-    dma: Any
-    block_mover: Any
-    streamer: Any
-
-
-ENGINES = ("dma", "block_mover", "streamer")
-LEVELS = ("l3", "l2", "l1")
+    hold: Any  # [level, 1]
+    host_hold: Any  # [1]: the transfer to the host that follows the one out of L3
+    host: Any  # [1] bool: there is one
 
 
-def begin(zero: Scalar) -> Times:
-    """Everything free at time 0, nothing resident."""
-    never = zero + NEVER
-    operand, result = Operand(never, zero, zero), Result(never, zero, zero)
-    level = Level(operand, operand, result, zero)
-    return Times(zero, zero, zero, zero, zero, level, level, level)
+class Fixed(NamedTuple):
+    """What all steps of a schedule share."""
+
+    latency: Any  # [level, 1] of the engines [fabric cycles]
+    doubles: Any  # [level, 1] bool: two places per block
+    stores: Any  # [level, 1] bool: C's way out of here takes time (not so out of L3 if C stays there)
 
 
-def _most(*times: Any) -> Any:
-    out = times[0]
-    for t in times[1:]:
-        out = jnp.maximum(out, t)
-    return out
+def begin(zero: Scalar) -> Scalar:
+    """x [STATE] with everything free at time 0 and nothing resident."""
+    level = Level(*(np.full(n, v) for n, v in zip(_SIZES, (NEVER, 0.0, 0.0, 0.0, 0.0), strict=False)))
+    return pack(Times((level,) * LEVELS, np.zeros(1), np.zeros(1))) + zero
 
 
-def _move_in(x: Times, depth: int, moves: Moves, doubles: Any, delays: Delays, when: Any) -> Times:
-    name, engine = LEVELS[depth], ENGINES[depth]
-    level, delay = getattr(x, name), getattr(delays, engine)
-    above = getattr(x, LEVELS[depth - 1]) if depth else None
-    free = getattr(x, engine)
-    for operand, move in zip("AB", moves.ins[depth], strict=False):
-        block = getattr(level, operand)
-        place = jnp.where(doubles[depth], block.other, block.used)
-        source: Any = NEVER
-        if above is None:
-            from_host = when & move.moves & move.host
-            free = jnp.where(from_host, free + move.host_hold, free)
-            source = jnp.where(from_host, free + delays.host, NEVER)
-        else:
-            source = getattr(above, operand).ready
-        end = _most(free, source, place) + move.hold
-        moved, changed = when & move.moves, when & move.changed
-        block = Operand(
-            ready=jnp.where(moved, end + delay, jnp.where(changed, NEVER, block.ready)),
-            used=jnp.where(changed, place, block.used),
-            other=jnp.where(changed & doubles[depth], block.used, block.other),
-        )
-        if above is not None:
-            read = getattr(above, operand)
-            read = read._replace(used=jnp.where(moved, jnp.maximum(read.used, end + delay), read.used))
-            above = above._replace(**{operand: read})
-        free = jnp.where(moved, end, free)
-        level = level._replace(**{operand: block})
-    move, c = moves.ins[depth][2], level.C
-    changed, moved = when & move.changed, when & move.moves
-    swap = changed & doubles[depth]
-    own, other = jnp.where(swap, c.other, c.own), jnp.where(swap, c.own, c.other)
-    source = NEVER if above is None else above.C.ready
-    end = _most(free, source, own, jnp.where(move.returns, level.out, NEVER)) + move.hold
-    ready = jnp.where(moved, end + delay, jnp.where(changed, NEVER, c.ready))
-    level = level._replace(C=Result(ready, own, other))
-    free = jnp.where(moved, end, free)
-    x = x._replace(**{name: level, engine: free})
-    return x if above is None else x._replace(**{LEVELS[depth - 1]: above})
+def pack(x: Times) -> Scalar:
+    """x as one array [STATE]."""
+    return jnp.concatenate(jax.tree.leaves(x))
 
 
-def move_out(x: Times, outs: tuple[Out, Out, Out], leaves: Any, began: Any, delays: Delays) -> Times:
-    """Move C out of each level that it leaves; `began[level]`: the next visit has taken its place already."""
+def unpack(x: Scalar) -> Times:
+    """The parts of an array [STATE]."""
+    parts = jax.lax.split(x, _SIZES)
+    return Times(tuple(Level(*parts[5 * i : 5 * i + 5]) for i in range(LEVELS)), *parts[-2:])
+
+
+def _most(first: Any, *others: Any) -> Any:
+    for t in others:
+        first = jnp.maximum(first, t)
+    return first
+
+
+# In order on one engine, operand i ends at e_i = max(e_{i-1} + a_i, b_i) with a_i the time that it takes at least
+# after its predecessor, and b_i its end as far as its source and its place decide: e = S (x) (e_before, b).
+_SPANS = np.array([[[float(j <= x <= i) for x in range(OPERANDS)] for j in range(OPERANDS + 1)] for i in range(OPERANDS)])
+_LATER = np.array([[NEVER if j > i + 1 else 0.0 for j in range(OPERANDS + 1)] for i in range(OPERANDS)])
+
+
+def _in_order(after: Any) -> Any:
+    """[..., operand, 1 + operand] max-plus matrix S of moves that take `after` [..., operand]."""
+    return jnp.sum(after[..., None, None, :] * _SPANS, axis=-1) + _LATER
+
+
+class _MovesIn(NamedTuple):
+    """The moves into one level in one of the two phases; max-plus constants [operand]."""
+
+    changed: Any  # bool
+    swap: Any  # bool: the other place is taken
+    doubles: Any  # bool
+    wait: Any  # from the last write-back to the operand's return
+    end: Any  # from source and place to the end of the hold
+    order: Any  # [operand, 1 + operand]
+    land: Any  # from the end of the hold to completion
+
+
+def _moves_in(moves: Moves, fixed: Fixed) -> list[_MovesIn]:
+    """Per phase (before and after the moves out) and level: every level's moves take place in one of the two."""
+    when = jnp.stack([moves.early, ~moves.early])[..., None]
+    changed, moved = moves.changed & when, moves.moved & when
+    wait = jnp.where(moves.returns[:, None] & _IS_C, 0.0, NEVER)
+    table = _MovesIn(
+        changed=changed,
+        swap=changed & fixed.doubles,
+        doubles=jnp.broadcast_to(fixed.doubles, changed.shape),
+        wait=jnp.broadcast_to(wait, changed.shape),
+        end=jnp.where(moved, moves.hold, NEVER),
+        order=_in_order(jnp.where(moved, moves.lead + moves.hold, 0.0)),
+        land=jnp.where(moved, fixed.latency, NEVER),
+    )
+    rows = [jnp.unstack(v.reshape((-1, *v.shape[2:]))) for v in table]
+    return [_MovesIn(*row) for row in zip(*rows, strict=True)]
+
+
+_NOT_C = np.where(_IS_C, NEVER, 0.0)  # reading C's partial sums does not keep its place above
+
+
+def _move_in(above: Level | None, level: Level, m: _MovesIn) -> tuple[Level, Any]:
+    """(the level after one phase, [operand] when the level above has been read: NEVER if it is not)."""
+    place = jnp.where(m.doubles, level.other, level.used)
+    start = jnp.maximum(place, level.out + m.wait)
+    if above is not None:
+        start = jnp.maximum(start, above.ready)
+    ends = jnp.max(m.order + jnp.concatenate([level.free, start + m.end]), axis=1)
+    done = ends + m.land
+    moved = Level(
+        ready=jnp.where(m.changed, done, level.ready),
+        used=jnp.where(m.changed, place, level.used),
+        other=jnp.where(m.swap, level.used, level.other),
+        out=level.out,
+        free=ends[C:],
+    )
+    return moved, done
+
+
+def _all_in(x: Times, moves: list[_MovesIn]) -> Times:
+    """One phase: moves into L3, L2, L1."""
+    levels: list[Level] = []
+    for i, move in enumerate(moves):
+        level, read = _move_in(levels[-1] if i else None, x.levels[i], move)
+        if i:
+            above = levels[-1]
+            levels[-1] = above._replace(used=jnp.maximum(above.used, read + _NOT_C))
+        levels.append(level)
+    return x._replace(levels=tuple(levels))
+
+
+def move_out(x: Times, outs: Outs, leaves: Any, began: Any, fixed: Fixed) -> Times:
+    """Move C out of each level that it leaves [level, 1]; `began` [level, 1]: the next visit has taken its place already."""
+    levels = list(x.levels)
+    happens = leaves & fixed.stores
+    into_other = _IS_C & happens & began
+    into_own = _IS_C & happens & ~began
+    happen, other, own, ahead = (jnp.unstack(v) for v in (happens, into_other, into_own, leaves & began))
+    hold, latency = jnp.unstack(outs.hold), jnp.unstack(fixed.latency)
     source = x.passed
-    for depth in (2, 1, 0):
-        name, engine = LEVELS[depth], ENGINES[depth]
-        level, out = getattr(x, name), outs[depth]
-        happens = leaves[depth] & out.moves
-        target: Any = NEVER
-        if depth:
-            upper = getattr(x, LEVELS[depth - 1]).C
-            target = jnp.where(leaves[depth - 1] & began[depth - 1], upper.other, upper.own)
-        end = _most(getattr(x, engine), source, target) + out.hold
-        done = end + getattr(delays, engine)
-        c = level.C
-        c = c._replace(
-            own=jnp.where(happens & ~began[depth], done, c.own),
-            other=jnp.where(happens & began[depth], done, c.other),
+    for i in reversed(range(LEVELS)):
+        level = levels[i]
+        start = jnp.maximum(level.free, source)
+        if i:
+            upper = levels[i - 1]
+            start = jnp.maximum(start, jnp.where(ahead[i - 1], upper.other[C:], upper.used[C:]))
+        end = start + hold[i]
+        done = end + latency[i]
+        levels[i] = level._replace(
+            used=jnp.where(own[i], done, level.used),
+            other=jnp.where(other[i], done, level.other),
+            out=jnp.where(happen[i], done, level.out),
+            free=jnp.where(happen[i], end, level.free),
         )
-        level = level._replace(C=c, out=jnp.where(happens, done, level.out))
-        x = x._replace(**{name: level, engine: jnp.where(happens, end, getattr(x, engine))})
-        source = level.out
-    to_host = leaves[0] & outs[0].moves & outs[0].host
-    return x._replace(dma=jnp.where(to_host, jnp.maximum(x.dma, x.l3.out) + outs[0].host_hold, x.dma))
+        source = levels[i].out
+    l3 = levels[0]
+    sent = jnp.maximum(l3.free, l3.out) + outs.host_hold
+    levels[0] = l3._replace(free=jnp.where(happen[0] & outs.host, sent, l3.free))
+    return x._replace(levels=tuple(levels))
 
 
-def advance(x: Times, moves: Moves, outs: tuple[Out, Out, Out], doubles: Any, delays: Delays, first: Any) -> Times:
-    """x' = step(x): the moves at the boundary to this pass, then the pass.
+def advance(x: Scalar, moves: Moves, outs: Outs, fixed: Fixed, first: Any) -> Scalar:
+    """x' = step(x) [STATE]: the moves at the boundary to this pass, then the pass.
 
-    `outs`: how C leaves after the previous step; `doubles`: double buffering at (L3, L2, L1); `first`: there is
-    no previous step.
+    `outs`: how C leaves after the previous step; `first`: there is no previous step.
     """
-    leaves = tuple(level[2].changed & ~first for level in moves.ins)
-    for depth in range(3):
-        x = _move_in(x, depth, moves, doubles, delays, moves.early[depth])
-    x = move_out(x, outs, leaves, moves.early, delays)
-    for depth in range(3):
-        x = _move_in(x, depth, moves, doubles, delays, ~moves.early[depth])
-    l1 = x.l1
-    start = _most(x.fabric, l1.A.ready, l1.B.ready, l1.C.ready, l1.C.own)
-    free = start + moves.pass_hold
+    phases = _moves_in(moves, fixed)
+    now = _all_in(unpack(x), phases[:LEVELS])
+    now = move_out(now, outs, moves.changed[:, C:] & ~first, moves.early[:, None], fixed)
+    now = _all_in(now, phases[LEVELS:])
+    *upper, l1 = now.levels
+    free = _most(now.fabric, jnp.max(l1.ready, keepdims=True), l1.used[C:]) + moves.pass_hold
     done = free + moves.pass_delay
-    l1 = l1._replace(A=l1.A._replace(used=done), B=l1.B._replace(used=done))
-    return x._replace(fabric=free, passed=done, l1=l1)
+    return pack(Times((*upper, l1._replace(used=jnp.where(_IS_C, l1.used, done))), free, done))
 
 
-def finish(x: Times, outs: tuple[Out, Out, Out], delays: Delays, hosted: Any) -> Scalar:
+def finish(x: Scalar, outs: Outs, fixed: Fixed, host_latency: Any, hosted: Any) -> Scalar:
     """The makespan: C leaves every level after the last step, and every write-back is complete; `hosted`: C's too."""
-    yes = jnp.ones((), bool)
-    x = move_out(x, outs, (yes, yes, yes), (~yes, ~yes, ~yes), delays)
-    return _most(x.l3.out, x.l2.out, jnp.where(hosted, x.dma + delays.host, 0.0))
+    yes = np.ones((LEVELS, 1), bool)
+    l3, l2, _ = move_out(unpack(x), outs, yes, ~yes, fixed).levels
+    sent = jnp.where(hosted, l3.free + host_latency, 0.0)
+    return _most(l3.out, l2.out, sent)[0]

@@ -10,10 +10,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from kpu_jax.base.numerics import ceil_div, nearest_whole
-from kpu_jax.mapping.input_rows import block_rows, total_rows
-from kpu_jax.mapping.visits import Layout
-from kpu_jax.workload.footprint import element_bytes
+from kpu_jax.base.numerics import ceil_div
+from kpu_jax.mapping.visits import Layout, Visits
 
 Scalar = jax.Array
 LEVELS = ("host", "dram", "l3", "l2", "l1", "pe")
@@ -48,51 +46,48 @@ def count_traffic(op: Any, mapping: Any, layout: Layout, burst: Scalar) -> Traff
     Exact: integers while the totals fit the mantissa (2^53 in float64; float32 keeps 1e-6 relative).
     Differentiable in the bytes per element; in sizes and tiles through straight-through ceilings.
     """
-    ea, eb, ec, acc = element_bytes(op)
-    m, n, k, batch = op.m, op.n, op.k, op.batch
-    a, b, c = layout.A, layout.B, layout.C
-    mn = m * n
-    external_a, external_b, external_c = op.loc_a < 2, op.loc_b < 2, op.loc_c < 2
+    ea, eb, ec, acc = layout.widths
+    batch = op.batch
+    a, b, c = (Visits(visits.times, *(batch * v for v in visits[1:])) for visits in (layout.A, layout.B, layout.C))
+    mn, mk, kn = batch * op.m * op.n, batch * op.m * op.k, batch * op.k * op.n
+    conv, fabric = op.kind == 1, op.kind < 2
+    external_c = op.loc_c < 2
     first_visits = mn + c.l2 - c.l2_reads  # elements of C that start from nothing on some compute tile
-    back_to_l1 = c.l1 - first_visits
-    drained = c.l1 * acc - layout.c_final * (acc - ec)
-    written_back = c.l2 * acc - layout.c_final * (acc - ec)
+    back_to_l1 = (c.l1 - first_visits) * acc
+    all_final = batch * layout.c_final * (acc - ec)
+    drained = c.l1 * acc - all_final
+    written_back = c.l2 * acc - all_final
 
-    wraps_a = a.l3 / (m * k)
-    rows = total_rows(op, mapping.l3_m)
-    base_a = jnp.where(op.kind == 1, rows * op.in_w * op.channels, m * k) * ea
-    dram_a = jnp.where(external_a, base_a * wraps_a, 0.0)
-    dram_b = jnp.where(external_b, b.l3 * eb, 0.0)
-    stores_c = jnp.where(external_c, (c.l3 - mn) * acc + mn * ec, 0.0)
+    line = batch * op.in_w * op.channels
+    dram_a = jnp.where(op.loc_a < 2, jnp.where(conv, layout.input_rows.moved * line, mk) * ea * a.times, 0.0)
+    dram_b = jnp.where(op.loc_b < 2, b.l3 * eb, 0.0)
     loads_c = jnp.where(external_c, (c.l3 - mn) * acc, 0.0)
-    staged_a = _input_bytes(op, ea)  # the host sends an input row once, however many blocks of a convolution need it
-    host_a, host_b, host_c = (
-        jnp.where(loc == 0, size, 0.0) for loc, size in ((op.loc_a, staged_a), (op.loc_b, k * n * eb), (op.loc_c, mn * ec))
+    stores_c = loads_c + jnp.where(external_c, mn * ec, 0.0)
+    # The host sends an input row once, however many blocks of a convolution need it.
+    whole = (jnp.where(conv, layout.input_rows.whole * line, mk) * ea, kn * eb, mn * ec)
+    host_a, host_b, host_c = (jnp.where(loc == 0, size, 0.0) for loc, size in zip((op.loc_a, op.loc_b, op.loc_c), whole, strict=True))
+    bias = jnp.where(op.has_bias > 0, batch * op.n * acc, 0.0)
+    bias_l3, bias_l2, bias_receivers, bias_l1 = (
+        bias * times for times in (layout.m.l3_trips, layout.m.l2_blocks, layout.m.l2_pairs, layout.m.pass_pairs)
     )
-    bias = jnp.where(op.has_bias > 0, acc * n, 0.0)
-    bias_l3, bias_l2 = bias * layout.m.l3_trips, bias * layout.m.l2_blocks
-    bias_l1 = bias * layout.m.pass_pairs
 
     os, ws, is_ = mapping.dataflow == 0, mapping.dataflow == 1, mapping.dataflow == 2
-    fabric = op.kind < 2
-    stream_a = m * k * layout.n.pass_pairs
-    stream_b = k * n * layout.m.pass_pairs
-    pe_a = jnp.where(is_ & fabric, a.l1, stream_a) * ea
-    pe_b = jnp.where(ws & fabric, b.l1, stream_b) * eb
+    pe_a = jnp.where(is_ & fabric, a.l1, mk * layout.n.pass_pairs) * ea
+    pe_b = jnp.where(ws & fabric, b.l1, kn * layout.m.pass_pairs) * eb
     leaving = mn * layout.k.pass_pairs  # weight- and input-stationary: C leaves the array in every pass
     pe_c = jnp.where(os, c.l1, leaving) * acc
-    added_in_l1 = jnp.where(os, back_to_l1, leaving - first_visits) * acc
-    returned_to_pe = jnp.where(os, back_to_l1 * acc, 0.0)
+    added_in_l1 = jnp.where(os, back_to_l1, (leaving - first_visits) * acc)
+    returned_to_pe = jnp.where(os, back_to_l1, 0.0)
 
     def table(**levels: dict[str, Scalar]) -> Table:
         zero = jnp.zeros_like(mn)
-        return {lv: {x: batch * levels.get(lv, {}).get(x, zero) for x in OPERANDS} for lv in LEVELS}
+        return {lv: {x: levels.get(lv, {}).get(x, zero) for x in OPERANDS} for lv in LEVELS}
 
     reads = table(
         host={"A": host_a, "B": host_b},
         dram={"A": dram_a, "B": dram_b, "C": loads_c + host_c, "bias": bias_l3},
         l3={"A": a.l2_reads * ea, "B": b.l2_reads * eb, "C": (c.l2 - mn) * acc + stores_c, "bias": bias_l2},
-        l2={"A": a.l1 * ea, "B": b.l1 * eb, "C": back_to_l1 * acc + written_back, "bias": bias_l1},
+        l2={"A": a.l1 * ea, "B": b.l1 * eb, "C": back_to_l1 + written_back, "bias": bias_l1},
         l1={"A": pe_a, "B": pe_b, "C": c.l1 * acc + added_in_l1, "bias": bias_l1},
         pe={"C": pe_c},
     )
@@ -100,44 +95,32 @@ def count_traffic(op: Any, mapping: Any, layout: Layout, burst: Scalar) -> Traff
         host={"C": host_c},
         dram={"A": host_a, "B": host_b, "C": stores_c},
         l3={"A": dram_a, "B": dram_b, "C": loads_c + c.l2 * acc - mn * (acc - ec), "bias": bias_l3},
-        l2={"A": a.l2 * ea, "B": b.l2 * eb, "C": (c.l2_reads - mn) * acc + drained, "bias": bias * layout.m.l2_pairs},
-        l1={"A": a.l1 * ea, "B": b.l1 * eb, "C": pe_c + back_to_l1 * acc, "bias": bias_l1},
+        l2={"A": a.l2 * ea, "B": b.l2 * eb, "C": (c.l2_reads - mn) * acc + drained, "bias": bias_receivers},
+        l1={"A": reads["l2"]["A"], "B": reads["l2"]["B"], "C": pe_c + back_to_l1, "bias": bias_l1},
         pe={"A": pe_a, "B": pe_b, "C": returned_to_pe},
     )
-    padding = _padding(op, mapping, layout, burst, wraps_a)
-    asked = {"A": dram_a, "B": dram_b, "C": loads_c + stores_c, "bias": bias_l3}
-    bursts = {x: batch * (asked[x] + padding.get(x, 0.0) + (padding["returns"] if x == "C" else 0.0)) for x in OPERANDS}
+    padding = _padding(op, layout, burst)
+    returns, stores = padding["returns"], padding["stores"]
+    bursts = {
+        "A": dram_a + padding["A"],
+        "B": dram_b + padding["B"],
+        "C": loads_c + returns + (stores_c + stores),
+        "bias": bias_l3 + padding["bias"],
+    }
     elements = VectorWork(
-        biased=jnp.where(fabric & (op.has_bias > 0), batch * mn, 0.0),
-        activated=jnp.where(fabric & (op.activation > 0), batch * mn, 0.0),
-        summed=jnp.where(fabric, batch * (c.l2 - c.l2_reads), 0.0),
-        computed=jnp.where(fabric, 0.0, batch * m),
+        biased=jnp.where(fabric & (op.has_bias > 0), mn, 0.0),
+        activated=jnp.where(fabric & (op.activation > 0), mn, 0.0),
+        summed=jnp.where(fabric, c.l2 - c.l2_reads, 0.0),
+        computed=jnp.where(fabric, 0.0, batch * op.m),
     )
-    read_padding = batch * (padding["A"] + padding["B"] + padding["bias"] + padding["returns"])
-    compulsory = _compulsory(op, (ea, eb, ec, acc))
-    return Traffic(reads, writes, bursts, read_padding, batch * padding["C"], elements, compulsory)
-
-
-def _input_bytes(op: Any, ea: Scalar) -> Scalar:
-    """Bytes of A as it lies in memory, each once: of a convolution the whole input rows that its windows span."""
-    rows = block_rows(op, jnp.zeros_like(op.m), ceil_div(op.m, jnp.maximum(op.out_w, 1)))
-    return jnp.where(op.kind == 1, rows * op.in_w * op.channels, op.m * op.k) * ea
-
-
-def _compulsory(op: Any, widths: tuple[Any, Any, Any, Any]) -> Scalar:
-    ea, eb, ec, acc = widths
-    sizes = (_input_bytes(op, ea), op.k * op.n * eb, op.m * op.n * ec)
-    total = sum(jnp.where(loc < 2, s, 0.0) for loc, s in zip((op.loc_a, op.loc_b, op.loc_c), sizes, strict=True))
-    return op.batch * (total + jnp.where(op.has_bias > 0, op.n * acc, 0.0))
+    compulsory = bias + sum(jnp.where(loc < 2, size, 0.0) for loc, size in zip((op.loc_a, op.loc_b, op.loc_c), whole, strict=True))
+    return Traffic(reads, writes, bursts, padding["A"] + padding["B"] + padding["bias"] + returns, stores, elements, compulsory)
 
 
 def run_padding(h: Any, w: Scalar, contiguous: Any, burst: Scalar) -> Scalar:
     """Bytes by which the bursts that carry h rows of w bytes exceed them: one run if contiguous, else a run per row."""
-
-    def beyond(size: Scalar) -> Scalar:
-        return ceil_div(size, burst) * burst - size
-
-    return jnp.where(contiguous, beyond(h * w), h * beyond(w))
+    run, runs = jnp.where(contiguous, h * w, w), jnp.where(contiguous, 1.0, h)
+    return runs * (ceil_div(run, burst) * burst - run)
 
 
 def run_bursts(h: Any, w: Scalar, contiguous: Any, burst: Scalar) -> Scalar:
@@ -152,32 +135,29 @@ def conv_padding(op: Any, rows: Scalar, channels: Scalar, ea: Scalar, burst: Sca
     return run_padding(runs, width, False, burst)
 
 
-def _padding(op: Any, mapping: Any, layout: Layout, burst: Scalar, wraps_a: Scalar) -> dict[str, Scalar]:
-    """Burst padding [byte] per batch element: of A, B, the bias, C's stores ("C") and its partial sums' loads ("returns").
+def _padding(op: Any, layout: Layout, burst: Scalar) -> dict[str, Scalar]:
+    """Burst padding [byte], all batch elements: of A, B, the bias, C's stores and the loads of its partial sums ("returns").
 
     Summed per block, so that float32 does not lose it in the difference of two large totals.
     """
-    ea, eb, ec, acc = element_bytes(op)
+    ea, eb, ec, acc = layout.widths
     m, n, k = ((axis.body, axis.last) for axis in (layout.m, layout.n, layout.k))
 
-    def blocks(hs: Any, ws: Any, width: Any, whole: Scalar) -> Scalar:
-        total = jnp.zeros(())
-        for h in hs:
-            for w in ws:
-                total += h.count * w.count * run_padding(h.size, w.size * width, w.size >= whole, burst)
-        return total
+    def blocks(hs: Any, ws: Any, width: Any, contiguous: Scalar) -> Scalar:
+        """Padding of all blocks h x w; the widest are `contiguous` if there is but one column of blocks."""
+        return sum(h.count * w.count * run_padding(h.size, w.size * width, contiguous, burst) for h in hs for w in ws)
 
+    one_column, rows = layout.n.l3_trips <= 1, layout.input_rows.moved
     kernel = op.kernel_h * op.kernel_w
-    rows = total_rows(op, mapping.l3_m)
     conv_a = sum(c.count * conv_padding(op, rows, ceil_div(c.size, kernel), ea, burst) for c in k)
-    once_a = jnp.where(op.kind == 1, conv_a, blocks(m, k, ea, op.k))
-    visits_b, visits_c = nearest_whole(layout.B.l3 / (op.k * op.n)), nearest_whole(layout.C.l3 / (op.m * op.n))
-    partial = jnp.where(op.loc_c < 2, (visits_c - 1) * blocks(m, n, acc, op.n), 0.0)
-    bias = jnp.where(op.has_bias > 0, layout.m.l3_trips, 0.0)
-    return {
-        "A": jnp.where(op.loc_a < 2, once_a * wraps_a, 0.0),
-        "B": jnp.where(op.loc_b < 2, visits_b * blocks(k, n, eb, op.n), 0.0),
-        "C": partial + jnp.where(op.loc_c < 2, blocks(m, n, ec, op.n), 0.0),
-        "returns": partial,
-        "bias": bias * sum(c.count * run_padding(1.0, c.size * acc, True, burst) for c in n),
+    once_a, once_b = blocks(m, k, ea, layout.k.l3_trips <= 1), blocks(k, n, eb, one_column)
+    partial, final = (layout.C.times - 1) * blocks(m, n, acc, one_column), blocks(m, n, ec, one_column)
+    bias = sum(c.count * run_padding(1.0, c.size * acc, True, burst) for c in n)
+    located = {
+        "A": (op.loc_a, jnp.where(op.kind == 1, conv_a, once_a) * layout.A.times),
+        "B": (op.loc_b, once_b * layout.B.times),
+        "returns": (op.loc_c, partial),
+        "stores": (op.loc_c, partial + final),
     }
+    padding = {name: op.batch * jnp.where(location < 2, size, 0.0) for name, (location, size) in located.items()}
+    return {**padding, "bias": op.batch * jnp.where(op.has_bias > 0, layout.m.l3_trips * bias, 0.0)}

@@ -16,42 +16,42 @@ Scalar = jax.Array
 AXES = "mnk"
 FAR = 1e15  # no limit to a loop index
 LOOPS = 9  # batch, three L3 loops, three L2 loops, two pass loops; outermost first
+PLACES = 10  # what loops walk: the batch, and three axes at three levels
 
 
 class Span(NamedTuple):
-    """[axis] at one step: the sizes of the blocks and the compute tiles that share them."""
+    """Blocks at one step: [level, axis], levels L3, L2, L1."""
 
-    l3_trips: Scalar
-    l2_trips: Scalar
-    l1_trips: Scalar
-    l3_size: Scalar
-    l2_size: Scalar  # of the first compute tile
-    l1_size: Scalar
-    l2_total: Scalar  # of all compute tiles along the axis
-    l1_total: Scalar
-    l2_active: Scalar  # compute tiles with a part
-    l1_active: Scalar
-    l3_same: Scalar  # up to this L3 index all blocks are like the present one
-    l2_same: Scalar
-    l1_same: Scalar
+    trips: Scalar  # blocks of this level in the present one of the level above (L3: in the operation)
+    size: Scalar  # of the first compute tile (L3: of all) [element]
+    total: Scalar  # of all compute tiles along the axis [element]
+    active: Scalar  # [L2 and L1, axis]: compute tiles with a part
+    same: Scalar  # up to this index all blocks are like the present one
+    within: Scalar  # [axis]: L3 index within the unit
 
 
 class Plan(NamedTuple):
-    """The constants of a walk; [axis] stands for (m, n, k)."""
+    """The constants of a walk; [axis] stands for (m, n, k), [place] for the batch and then [level, axis] flattened."""
 
-    size: Scalar  # [axis] elements
     unit: Scalar  # [axis] L3 blocks do not cross multiples of this
+    per_unit: Scalar  # [axis] L3 blocks in a unit
+    trips3: Scalar  # [axis] L3 blocks
     tile3: Scalar  # [axis]
-    tile2: Scalar  # [axis]
+    inner: Scalar  # [L2 and L1, axis] elements per L2 block of a compute tile, and per pass
     parts: Scalar  # [axis] compute tiles
-    extent: Scalar  # [axis] elements per pass
-    place3: Scalar  # [loop, axis] one-hot: which axis each L3 loop walks
-    place2: Scalar
-    place1: Scalar  # [pass loop, axis]
-    batch: Scalar
+    place: Scalar  # [LOOPS, place] one-hot: the place that each loop walks
+    touches: Scalar  # [LOOPS, level, operand] bool: another index of this loop means another block of the operand
     batch_steps: Scalar
+    groups: Scalar  # compute-tile groups, each with its own batch elements
+    full_steps: Scalar  # batch steps in which every group has one
     clean_from: Scalar  # [axis] L3 indices (within a unit) whose blocks touch no padding
     clean_to: Scalar
+
+    @property
+    def valid(self) -> Scalar:
+        """Whether all sizes are positive numbers, so that every loop has an end."""
+        sizes = jnp.concatenate([self.unit, self.tile3, self.inner.ravel(), self.parts, self.trips3, self.batch_steps[None]])
+        return jnp.all((sizes > 0) & (sizes < jnp.inf))
 
 
 def _one_hot(names: tuple[str, ...]) -> np.ndarray:
@@ -60,6 +60,11 @@ def _one_hot(names: tuple[str, ...]) -> np.ndarray:
 
 _PLACE = _one_hot(ORDERS)
 _PLACE_PASS = _one_hot(PASS_ORDERS)
+_OPERANDS = ("mk", "kn", "mn")
+# [place, level, operand]: a new block at this place is a new block of the operands that have the axis, here and below.
+_REACH = np.array(
+    [[[1.0] * 3] * 3] + [[[float(at <= below and a in x) for x in _OPERANDS] for below in range(3)] for at in range(3) for a in AXES]
+)
 
 
 def plan(op: Any, mapping: Any, rows: Scalar, cols: Scalar, rate: Scalar) -> Plan:
@@ -71,89 +76,81 @@ def plan(op: Any, mapping: Any, rows: Scalar, cols: Scalar, rate: Scalar) -> Pla
     def axes(*values: Any) -> Scalar:
         return jnp.stack([jnp.asarray(v, dtype) for v in values])
 
+    size = axes(op.m, op.n, op.k)
     unit = axes(jnp.where(conv & (mapping.l3_m < image), image, op.m), op.n, op.k)
     tile3 = jnp.minimum(axes(*mapping.l3_tile), unit)
+    per_unit = ceil_div(unit, tile3)
 
-    def pick(table: np.ndarray, code: Scalar) -> Scalar:
+    def pick(table: np.ndarray, code: Scalar, level: int) -> Scalar:
         chosen = (jnp.arange(len(table)) == code).astype(dtype)
-        return jnp.sum(chosen[:, None, None] * jnp.asarray(table, dtype), axis=0)
+        place = jnp.sum(chosen[:, None, None] * jnp.asarray(table, dtype), axis=0)
+        return jnp.pad(place, ((0, 0), (1 + 3 * level, 6 - 3 * level)))
 
+    loops = ((_PLACE, mapping.l3_order), (_PLACE, mapping.l2_order), (_PLACE_PASS, mapping.pass_order))
+    place = jnp.concatenate([np.eye(1, PLACES), *(pick(table, code, level) for level, (table, code) in enumerate(loops))])
+
+    batch_steps = ceil_div(op.batch, mapping.partition_b)
+    groups = ceil_div(op.batch, batch_steps)
     block = jnp.maximum(jnp.round(tile3[0] / jnp.maximum(op.out_w, 1)) * op.stride_h, 1)
     window = (op.kernel_h - 1) * op.dilation_h + 1
     clean_from = jnp.where(conv, ceil_div(op.pad_top, block), 0.0)
     clean_to = jnp.where(conv, floor_div(op.stride_h - window + op.pad_top + op.in_h, block) - 1, FAR)
     return Plan(
-        size=axes(op.m, op.n, op.k),
         unit=unit,
+        per_unit=per_unit,
+        trips3=jnp.round(size / unit) * per_unit,
         tile3=tile3,
-        tile2=axes(*mapping.l2_tile),
+        inner=jnp.stack([axes(*mapping.l2_tile), axes(*pass_sizes(op, mapping, rows, cols, rate))]),
         parts=axes(*mapping.partition[1:]),
-        extent=axes(*pass_sizes(op, mapping, rows, cols, rate)),
-        place3=pick(_PLACE, mapping.l3_order),
-        place2=pick(_PLACE, mapping.l2_order),
-        place1=pick(_PLACE_PASS, mapping.pass_order),
-        batch=op.batch,
-        batch_steps=ceil_div(op.batch, mapping.partition_b),
+        place=place,
+        touches=jnp.sum(place[:, :, None, None] * _REACH, axis=1) > 0,
+        batch_steps=batch_steps,
+        groups=groups,
+        full_steps=op.batch - (groups - 1) * batch_steps,
         clean_from=axes(clean_from, 0.0, 0.0),
         clean_to=axes(clean_to, FAR, FAR),
     )
 
 
 class Position(NamedTuple):
-    """Loop indices: the batch step, and the L3 block, L2 block and pass along [axis]."""
+    """Loop indices by what they walk."""
 
     batch: Scalar
-    l3: Scalar
-    l2: Scalar
-    l1: Scalar
+    block: Scalar  # [level, axis]: the L3 block, L2 block and pass
 
 
 def position(p: Plan, index: Scalar) -> Position:
     """The position of loop indices [LOOPS], outermost first."""
-
-    def axes(place: Scalar, part: Scalar) -> Scalar:
-        return jnp.sum(place * part[:, None], axis=0)
-
-    return Position(index[0], axes(p.place3, index[1:4]), axes(p.place2, index[4:7]), axes(p.place1, index[7:9]))
+    places = jnp.sum(p.place * index[:, None], axis=0)
+    return Position(places[0], places[1:].reshape(3, 3))
 
 
 def spans(p: Plan, at: Position) -> Span:
-    """Block sizes along [axis] at a position."""
-    per_unit = ceil_div(p.unit, p.tile3)
-    within = at.l3 - per_unit * floor_div(at.l3, per_unit)
+    """Block sizes at a position."""
+    at3, at2, at1 = jnp.unstack(at.block)
+    tile2, extent = jnp.unstack(p.inner)
+    within = at3 - p.per_unit * floor_div(at3, p.per_unit)
     size3 = jnp.minimum(p.tile3, p.unit - within * p.tile3)
     share = ceil_div(size3, p.parts)
     whole = floor_div(size3, share)
-    rest = size3 - whole * share
-    trips2 = ceil_div(share, p.tile2)
-    start2, start1 = at.l2 * p.tile2, at.l1 * p.extent
-    size2 = jnp.minimum(p.tile2, share - start2)
-    rest2 = jnp.clip(rest - start2, 0, p.tile2)
-    size1 = jnp.minimum(p.extent, size2 - start1)
-    rest1 = jnp.clip(rest2 - start1, 0, p.extent)
-    trips1 = ceil_div(size2, p.extent)
-    same3 = jnp.minimum(at.l3 + jnp.maximum(per_unit - 2 - within, 0.0), at.l3 - within + p.clean_to)
+    # [first compute tile and the one with the remainder, axis]
+    cut = jnp.stack([share, size3 - whole * share])
+    cut2 = jnp.maximum(jnp.minimum(cut - at2 * tile2, tile2), 0.0)
+    cut1 = jnp.maximum(jnp.minimum(cut2 - at1 * extent, extent), 0.0)
+    first, rest = jnp.unstack(jnp.stack([cut, cut2, cut1]), axis=1)  # [level, axis], L3: of its share
+    trips = ceil_div(first[:2], p.inner)
+    total = whole * first[1:] + rest[1:]
+    same3 = at3 + jnp.minimum(jnp.maximum(p.per_unit - 2 - within, 0.0), p.clean_to - within)
     clean = (within >= p.clean_from) & (within <= p.clean_to)
+    same = _same(at.block[1:], rest[:2], p.inner, trips)
     return Span(
-        l3_trips=jnp.round(p.size / p.unit) * per_unit,
-        l2_trips=trips2,
-        l1_trips=trips1,
-        l3_size=size3,
-        l2_size=size2,
-        l1_size=size1,
-        l2_total=whole * size2 + rest2,
-        l1_total=whole * size1 + rest1,
-        l2_active=whole + (rest2 > 0),
-        l1_active=whole + (rest1 > 0),
-        l3_same=jnp.where(clean, same3, at.l3),
-        l2_same=_same(at.l2, rest, p.tile2, trips2),
-        l1_same=_same(at.l1, rest2, p.extent, trips1),
+        trips=jnp.concatenate([p.trips3[None], trips]),
+        size=jnp.concatenate([size3[None], first[1:]]),
+        total=jnp.concatenate([size3[None], total]),
+        active=whole + (rest[1:] > 0),
+        same=jnp.concatenate([jnp.where(clean, same3, at3)[None], same]),
+        within=within,
     )
-
-
-def along(s: Span) -> tuple[Span, Span, Span]:
-    """The spans of M, N and K, one by one."""
-    return tuple(Span(*(v[i] for v in s)) for i in range(3))  # type: ignore[return-value]
 
 
 def _same(index: Scalar, rest: Scalar, tile: Scalar, trips: Scalar) -> Scalar:
@@ -165,17 +162,20 @@ def _same(index: Scalar, rest: Scalar, tile: Scalar, trips: Scalar) -> Scalar:
 
 def groups_at(p: Plan, step: Scalar) -> Scalar:
     """Compute-tile groups with a batch element at this step of the batch loop."""
-    groups = ceil_div(p.batch, p.batch_steps)
-    rest = p.batch - (groups - 1) * p.batch_steps
-    return jnp.where(step < rest, groups, groups - 1)
+    return jnp.where(step < p.full_steps, p.groups, p.groups - 1)
 
 
-def loop_ends(p: Plan, at: Position, s: Span) -> tuple[Scalar, Scalar]:
-    """([LOOPS] trips of every loop here, [LOOPS] index up to which its iterations are alike)."""
-    rest = p.batch - (ceil_div(p.batch, p.batch_steps) - 1) * p.batch_steps
-    alike = jnp.where(at.batch < rest, rest, p.batch_steps) - 1
-    batch_same = jnp.maximum(jnp.minimum(alike, p.batch_steps - 2), at.batch)  # never leap past the last one
-    places = ((p.place3, s.l3_trips, s.l3_same), (p.place2, s.l2_trips, s.l2_same), (p.place1, s.l1_trips, s.l1_same))
-    trips = [jnp.sum(place * t[None, :], axis=1) for place, t, _ in places]
-    same = [jnp.sum(place * e[None, :], axis=1) for place, _, e in places]
-    return jnp.concatenate([p.batch_steps[None], *trips]), jnp.concatenate([batch_same[None], *same])
+def loop_trips(p: Plan, s: Span) -> Scalar:
+    """[LOOPS] trips of every loop here."""
+    return _by_loop(p, p.batch_steps, s.trips)
+
+
+def loop_same(p: Plan, at: Position, s: Span) -> Scalar:
+    """[LOOPS] index up to which the iterations of every loop are alike."""
+    alike = jnp.where(at.batch < p.full_steps, p.full_steps, p.batch_steps) - 1
+    batch = jnp.maximum(jnp.minimum(alike, p.batch_steps - 2), at.batch)  # never leap past the last one
+    return _by_loop(p, batch, s.same)
+
+
+def _by_loop(p: Plan, batch: Scalar, blocks: Scalar) -> Scalar:
+    return jnp.sum(p.place * jnp.concatenate([batch[None], blocks.ravel()]), axis=1)

@@ -12,11 +12,9 @@ import jax.numpy as jnp
 
 from kpu_jax.base.numerics import ceil_div
 from kpu_jax.mapping.axes import Axis, L3Class
-from kpu_jax.mapping.input_rows import block_rows
-from kpu_jax.mapping.visits import Layout, axes_elements, pass_sizes
+from kpu_jax.mapping.visits import Layout
 from kpu_jax.model.rates import element_cycles, fill_drain
 from kpu_jax.model.traffic import Traffic, run_bursts
-from kpu_jax.workload.footprint import element_bytes
 
 Scalar = jax.Array
 
@@ -74,93 +72,81 @@ class Work(NamedTuple):
 def work_of(cfg: Any, op: Any, mapping: Any, layout: Layout, traffic: Traffic, rate: Any) -> Work:
     """The work of `op` under `mapping`: totals exact, first and last moves lower bounds."""
     reads, writes = traffic.reads, traffic.writes
-    _, _, _, acc = element_bytes(op)
+    acc, burst = layout.widths[3], cfg.buses.burst_bytes
     stores = jnp.where(op.loc_c < 2, writes["dram"]["C"], 0.0)
     moved_c = reads["l3"]["C"] - stores + writes["l3"]["C"] - (reads["dram"]["C"] - writes["host"]["C"])
     drained = writes["l2"]["C"] - op.batch * (layout.C.l2_reads - op.m * op.n) * acc
     returned = writes["l1"]["C"] - reads["pe"]["C"]
-    array, serial = cfg.compute.processor_array, cfg.compute.fold_overlap <= 0
-    tail = fill_drain(cfg, op, mapping.dataflow)
-    extents = pass_sizes(op, mapping, array.rows, array.cols, rate)
-    per_pass, per_element = jnp.where(serial, tail, 0.0), element_cycles(cfg, op)
-
-    def fabric(m: Axis, n: Axis, k: Axis) -> Scalar:
-        return _fabric(op, mapping, (m, n, k), array.cols, rate, per_pass, per_element)
-
-    total = layout.batch_steps * fabric(layout.m, layout.n, layout.k)
+    serial, tail = cfg.compute.fold_overlap <= 0, fill_drain(cfg, op, mapping.dataflow)
+    bursts = jnp.asarray(sum(traffic.bursts.values()))
+    held = _fabric(cfg, op, mapping, layout, rate, jnp.where(serial, tail, 0.0))
+    total = layout.batch_steps * held[0]
     alone = layout.k.tiles <= 1
-    tall, wide = _blocks(layout.m, lambda size: size), _blocks(layout.n, lambda size: size)
+    columns = layout.m.shares * layout.n.shares / cfg.compute.processor_array.cols
 
     return Work(
         host=sum(reads["host"][x] for x in "AB") + writes["host"]["C"],
-        dma=sum(traffic.bursts.values()),
+        dma=bursts,
         block_mover=sum(reads["l3"][x] for x in ("A", "B", "bias")) + moved_c,
         streamer=sum(reads["l2"][x] for x in ("A", "B", "bias")) + returned + drained,
         fabric=total,
-        **_firsts(op, layout, extents),
-        **_lasts(op, layout, extents, cfg.buses.burst_bytes),
-        last_block=_last_block(op, mapping, layout, extents, jnp.asarray(sum(traffic.bursts.values())), cfg.buses.burst_bytes, fabric),
-        final=jnp.where(alone, op.batch * op.m * op.n * element_bytes(op)[2], 0.0),
-        lanes=jnp.where(alone, layout.batch_steps * tall * wide / array.cols, 0.0),
+        **_firsts(op, layout),
+        **_lasts(op, layout, burst),
+        last_block=_last_block(op, mapping, layout, bursts, burst, held[1]),
+        final=jnp.where(alone, op.batch * op.m * op.n * layout.widths[2], 0.0),
+        lanes=jnp.where(alone, layout.batch_steps * columns, 0.0),
         visits=_visits(op, mapping, layout, total),
-        turns=_turns(op, mapping, layout, extents, cfg.buses.burst_bytes),
+        turns=_turns(op, mapping, layout, burst),
         fill_drain=jnp.where(serial, 0.0, tail),
     )
 
 
-def _blocks(axis: Axis, length: Any) -> Scalar:
-    """Sum of length(L2 block size of the first compute tile) over all L2 blocks of an axis."""
-    total = jnp.zeros(())
-    for c in (axis.body, axis.last):
-        total += c.count * ((c.l2_trips - 1) * length(c.body_l2) + length(c.last_l2))
-    return total
+def _fabric(cfg: Any, op: Any, mapping: Any, layout: Layout, rate: Any, per_pass: Scalar) -> tuple[Scalar, Scalar]:
+    """Cycles that one step of the batch, and its last L3 block, hold the fabric (or the vector engine).
 
+    `per_pass`: cycles of a pass beyond its stream, if passes do not overlap.
+    """
+    m, n, k = layout.m, layout.n, layout.k
+    flow, cols = mapping.dataflow, cfg.compute.processor_array.cols
 
-def _fabric(op: Any, mapping: Any, axes: tuple[Axis, Axis, Axis], cols: Any, rate: Any, per_pass: Scalar, element: Scalar) -> Scalar:
-    """Cycles that one step of the batch holds the fabric (or the vector engine); `per_pass`: added if not overlapped."""
-    m, n, k = axes
-    flow = mapping.dataflow
-    os, ws = flow == 0, flow == 1
-    deep = _blocks(k, lambda size: ceil_div(size, rate))
-    tall, wide = _blocks(m, lambda size: size), _blocks(n, lambda size: size)
-    passes = jnp.where(os, m.passes, k.passes) * jnp.where(os | ws, n.passes, m.passes)
-    stream = passes * jnp.where(os, deep, jnp.where(ws, tall, wide))
-    blocks = jnp.where(os, k.l2_blocks, jnp.where(ws, m.l2_blocks, n.l2_blocks))
-    vector = _blocks(m, lambda size: ceil_div(size, cols)) * element
-    return jnp.where(op.kind < 2, stream + per_pass * passes * blocks, vector)
+    def in_blocks(c: L3Class, together: Scalar) -> Scalar:
+        """Cycles to stream a share, block by block, `together` elements at once."""
+        return (c.l2_trips - 1) * ceil_div(c.body_l2, together) + ceil_div(c.last_l2, together)
 
+    def held(passes: Any, trips: Any, lengths: Any, lanes: Scalar) -> Scalar:
+        """All passes over two axes, each with the whole stream along the third, cut into its L2 blocks."""
+        passes_1, passes_2 = jnp.where(flow == 0, passes[0], passes[2]), jnp.where(flow == 2, passes[0], passes[1])
+        stream, blocks = (jnp.where(flow == 0, v[2], jnp.where(flow == 1, v[0], v[1])) for v in (lengths, trips))
+        fabric = passes_1 * passes_2 * (stream + per_pass * blocks)
+        return jnp.where(op.kind < 2, fabric, lanes * element_cycles(cfg, op))
 
-def _only_last(axis: Axis) -> Axis:
-    """The axis as if its last L3 block were all of it."""
-    c = axis.last
-    passes = (c.l2_trips - 1) * c.body_passes + c.last_passes
-    return axis._replace(
-        body=axis.body._replace(count=jnp.zeros_like(c.count)),
-        last=c._replace(count=jnp.ones_like(c.count)),
-        l2_blocks=c.l2_trips,
-        passes=passes,
+    axes, last = (m, n, k), (m.last, n.last, k.last)
+    deep, lanes = [in_blocks(c, rate) for c in (k.body, k.last)], [in_blocks(c, cols) for c in (m.body, m.last)]
+    return (
+        held([a.passes for a in axes], [a.l2_blocks for a in axes], (m.shares, n.shares, k.total(*deep)), m.total(*lanes)),
+        held([c.passes for c in last], [c.l2_trips for c in last], (m.last.share, n.last.share, deep[1]), lanes[1]),
     )
 
 
-def _first_l2(c: L3Class) -> tuple[Scalar, Scalar]:
-    """(elements of the first compute tile's first L2 block, at least of all compute tiles' together)."""
-    many = c.l2_trips > 1
-    return jnp.where(many, c.body_l2, c.last_l2), jnp.where(many, c.body_rows / jnp.maximum(c.l2_trips - 1, 1), c.last_rows)
+def _first_l2(c: L3Class) -> Scalar:
+    """Elements of the first L2 block of an L3 block, of all compute tiles at least."""
+    return jnp.where(c.l2_trips > 1, c.body_rows / jnp.maximum(c.l2_trips - 1, 1), c.last_rows)
 
 
-def _largest(axis: Axis) -> Scalar:
-    """Elements of the largest L3 block along an axis."""
-    return jnp.maximum(jnp.where(axis.body.count > 0, axis.body.size, 0.0), axis.last.size)
+def _last_pass(c: L3Class, axis: Axis) -> Scalar:
+    """Elements of the first compute tile's last pass."""
+    return c.last_l2 - (c.last_passes - 1) * axis.extent
 
 
-def _largest_block(m: Axis, n: Axis, width: Scalar, burst: Scalar) -> Scalar:
+def _largest_block(layout: Layout, width: Scalar, burst: Scalar) -> Scalar:
     """Bytes of the bursts that carry the largest L3 block of C, one group's."""
-    return run_bursts(_largest(m), _largest(n) * width, n.l3_trips <= 1, burst)
+    m, n = layout.m.body.size, layout.n.body.size
+    return run_bursts(m, n * width, layout.n.l3_trips <= 1, burst)
 
 
-def _largest_bias(op: Any, n: Axis, burst: Scalar) -> Scalar:
+def _largest_bias(op: Any, layout: Layout, burst: Scalar) -> Scalar:
     """Bytes of the bursts that carry the bias of the widest L3 block, one group's."""
-    return jnp.where(op.has_bias > 0, run_bursts(1.0, _largest(n) * element_bytes(op)[3], True, burst), 0.0)
+    return jnp.where(op.has_bias > 0, run_bursts(1.0, layout.n.body.size * layout.widths[3], True, burst), 0.0)
 
 
 def _groups_at_last(op: Any, layout: Layout) -> Scalar:
@@ -169,119 +155,116 @@ def _groups_at_last(op: Any, layout: Layout) -> Scalar:
     return jnp.where(rest >= layout.batch_steps, layout.groups, layout.groups - 1)
 
 
-def _firsts(op: Any, layout: Layout, extents: Any) -> dict[str, Any]:
+def _loads(layout: Layout, m: L3Class, n: L3Class, k: L3Class) -> tuple[tuple[Scalar, Scalar], tuple[Scalar, Scalar]]:
+    """Bytes of the first blocks of (A, B) into L2 and into L1, in L3 blocks of these classes, one group's, at least."""
+    ea, eb, _, _ = layout.widths
+    m2, n2, k2 = _first_l2(m), _first_l2(n), _first_l2(k)
+    m1, n1, k1 = (jnp.minimum(c.body_l2, axis.extent) for c, axis in ((m, layout.m), (n, layout.n), (k, layout.k)))
+    return (m2 * k2 * ea, k2 * n2 * eb), (n.active * m1 * k1 * ea, m.active * k1 * n1 * eb)
+
+
+def _firsts(op: Any, layout: Layout) -> dict[str, Any]:
     """Bytes of the first blocks of A and B at every level, at least."""
-    ea, eb, _, _ = element_bytes(op)
-
-    def first(axis: Axis) -> L3Class:
-        return jax.tree.map(lambda b, last: jnp.where(axis.body.count > 0, b, last), axis.body, axis.last)
-
-    m, n, k = first(layout.m), first(layout.n), first(layout.k)
-    (m2, all_m2), (n2, all_n2), (k2, all_k2) = _first_l2(m), _first_l2(n), _first_l2(k)
-    m1, n1, k1 = (jnp.minimum(size, extent) for size, extent in zip((m2, n2, k2), extents, strict=True))
-    rows = block_rows(op, jnp.zeros_like(m.size), ceil_div(m.size, jnp.maximum(op.out_w, 1)))
-    conv_a = rows * op.in_w * ceil_div(k.size, op.kernel_h * op.kernel_w)
-    a3 = jnp.where(op.kind == 1, conv_a, m.size * k.size) * ea
-    groups = layout.groups
-    return {
-        "first_l3": (groups * jnp.where(op.loc_a < 2, a3, 0.0), groups * jnp.where(op.loc_b < 2, k.size * n.size * eb, 0.0)),
-        "first_l2": (groups * all_m2 * all_k2 * ea, groups * all_k2 * all_n2 * eb),
-        "first_l1": (groups * n.active * m1 * k1 * ea, groups * m.active * k1 * n1 * eb),
-    }
+    ea, eb, _, _ = layout.widths
+    m, n, k = layout.m.body, layout.n.body, layout.k.body
+    conv_a = layout.input_rows.first * op.in_w * ceil_div(k.size, op.kernel_h * op.kernel_w)
+    a3 = jnp.where(op.loc_a < 2, jnp.where(op.kind == 1, conv_a, m.size * k.size) * ea, 0.0)
+    b3 = jnp.where(op.loc_b < 2, k.size * n.size * eb, 0.0)
+    l2, l1 = _loads(layout, m, n, k)
+    firsts = {"first_l3": (a3, b3), "first_l2": l2, "first_l1": l1}
+    return {name: tuple(layout.groups * size for size in sizes) for name, sizes in firsts.items()}
 
 
 def _last_store(op: Any, layout: Layout, burst: Scalar) -> Scalar:
     """Bytes of the bursts that carry the last L3 block of C out: exact."""
-    m, n = layout.m.last, layout.n.last
-    size = run_bursts(m.size, n.size * element_bytes(op)[2], layout.n.l3_trips <= 1, burst)
+    m, n = layout.m.last.size, layout.n.last.size
+    size = run_bursts(m, n * layout.widths[2], layout.n.l3_trips <= 1, burst)
     return _groups_at_last(op, layout) * jnp.where(op.loc_c < 2, size, 0.0)
 
 
-def _lasts(op: Any, layout: Layout, extents: Any, burst: Scalar) -> dict[str, Any]:
+def _lasts(op: Any, layout: Layout, burst: Scalar) -> dict[str, Any]:
     """Bytes of the last blocks of C at every level, at least."""
-    _, _, ec, acc = element_bytes(op)
+    _, _, ec, acc = layout.widths
     least = jnp.minimum(ec, acc) * _groups_at_last(op, layout)
-    m, n = layout.m.last, layout.n.last
-    m1 = m.last_l2 - (m.last_passes - 1) * extents[0]
-    n1 = n.last_l2 - (n.last_passes - 1) * extents[1]
+    m, n = layout.m, layout.n
     return {
         "last_l3": _last_store(op, layout, burst),
-        "last_l2": m.last_rows * n.last_rows * least,
-        "last_l1": m1 * n1 * least,
+        "last_l2": m.last.last_rows * n.last.last_rows * least,
+        "last_l1": _last_pass(m.last, m) * _last_pass(n.last, n) * least,
     }
 
 
-def _last_block(op: Any, mapping: Any, layout: Layout, extents: Any, carried: Scalar, burst: Scalar, fabric: Any) -> LastBlock:
+def _last_block(
+    op: Any, mapping: Any, layout: Layout, carried: Scalar, burst: Scalar, fabric: Scalar
+) -> LastBlock:
     """The last L3 block: `carried` by the DMA in all, less what may be queued behind its last load of A or B."""
-    ea, eb, ec, acc = element_bytes(op)
+    _, _, ec, acc = layout.widths
     m, n, k = layout.m, layout.n, layout.k
 
-    def stays(axis: Axis, moved: Any, operand: str) -> Scalar:
+    def stays(trips: Scalar, moved: Any) -> Scalar:
         """Does the operand's block stay when the last L3 block begins? Then only its irrelevant axis advances."""
-        return (axis.l3_trips > 1) & (moved.l3 <= axes_elements(op, operand))
+        return (trips > 1) & (moved.times <= 1)
 
-    loads_a = ~stays(n, layout.A, "A") & (op.loc_a < 2)
-    loads_b = ~stays(m, layout.B, "B") & (op.loc_b < 2) & (op.kind < 2)
-    new_c = ~stays(k, layout.C, "C")
+    loads_a = ~stays(n.l3_trips, layout.A) & (op.loc_a < 2)
+    loads_b = ~stays(m.l3_trips, layout.B) & (op.loc_b < 2) & (op.kind < 2)
+    new_c = ~stays(k.l3_trips, layout.C)
     external, revisited = op.loc_c < 2, k.l3_trips > 1
-    move_in = jnp.where(revisited, jnp.where(external, _largest_block(m, n, acc, burst), 0.0), _largest_bias(op, n, burst))
-    before = jnp.where(external & (mapping.double_l3 > 0), _largest_block(m, n, jnp.where(revisited, acc, ec), burst), 0.0)
+    partial = jnp.where(external, _largest_block(layout, acc, burst), 0.0)
+    move_in = jnp.where(revisited, partial, _largest_bias(op, layout, burst))
+    stored = jnp.where(revisited, partial, jnp.where(external, _largest_block(layout, ec, burst), 0.0))
+    before = jnp.where(mapping.double_l3 > 0, stored, 0.0)
     behind = _last_store(op, layout, burst) + layout.groups * jnp.where(new_c, move_in + before, 0.0)
 
     groups = _groups_at_last(op, layout)
-    (m2, all_m2), (n2, all_n2), (k2, all_k2) = _first_l2(m.last), _first_l2(n.last), _first_l2(k.last)
-    m1, n1, k1 = (jnp.minimum(size, extent) for size, extent in zip((m2, n2, k2), extents, strict=True))
+    (a2, b2), (a1, b1) = _loads(layout, m.last, n.last, k.last)
     return LastBlock(
         loads=loads_a | loads_b,
         before=jnp.maximum(carried - behind, 0.0),
-        l2=groups * jnp.where(loads_b, all_k2 * all_n2 * eb, all_m2 * all_k2 * ea),
-        l1=groups * jnp.where(loads_b, m.last.active * k1 * n1 * eb, n.last.active * m1 * k1 * ea),
-        fabric=fabric(_only_last(m), _only_last(n), _only_last(k)),
+        l2=groups * jnp.where(loads_b, b2, a2),
+        l1=groups * jnp.where(loads_b, b1, a1),
+        fabric=fabric,
     )
 
 
 def _visits(op: Any, mapping: Any, layout: Layout, fabric: Scalar) -> Visits:
     """Each visit lasts for all passes along K: those of weight- and input-stationary, the L2 blocks of output-stationary."""
     m, n, k = layout.m, layout.n, layout.k
-    os, ws = mapping.dataflow == 0, mapping.dataflow == 1
+    os, ws, is_ = mapping.dataflow == 0, mapping.dataflow == 1, mapping.dataflow == 2
     passes = jnp.where(os, k.l2_blocks, k.passes)
+    blocks = jnp.where(ws, m.l2_blocks, m.passes) * jnp.where(is_, n.l2_blocks, n.passes)
     once = (layout.C.l1 <= op.m * op.n) & (k.tiles <= 1) & (passes >= 2) & (op.kind < 2)
-    blocks = jnp.where(os | ~ws, m.passes, m.l2_blocks) * jnp.where(os | ws, n.passes, n.l2_blocks)
-    deepest = jnp.maximum(*(_first_l2(c)[0] for c in (k.body, k.last)))
-    # Output-stationary passes differ in length by their L2 block's depth: the first is at most the deepest.
-    share = jnp.where(os, deepest / jnp.maximum(op.k, 1.0), 1.0 / passes)
+    # Output-stationary passes differ in length by their L2 block's depth: the first is the deepest.
+    share = jnp.where(os, k.body.body_l2 / jnp.maximum(op.k, 1.0), 1.0 / passes)
     return Visits(
         visits=jnp.where(once, layout.batch_steps * blocks, 0.0),
         later=jnp.where(once, fabric * jnp.maximum(1.0 - share, 0.0), 0.0),
     )
 
 
-def _turns(op: Any, mapping: Any, layout: Layout, extents: Any, burst: Scalar) -> Turns:
+def _turns(op: Any, mapping: Any, layout: Layout, burst: Scalar) -> Turns:
     """See `Turns`; none unless L3 and L2 are double-buffered and A and B come from outside."""
-    ea, eb, ec, acc = element_bytes(op)
+    ea, eb, ec, acc = layout.widths
     m, n, k = layout.m, layout.n, layout.k
     counts = (mapping.double_l3 > 0) & (mapping.double_l2 > 0) & (op.loc_a < 2) & (op.loc_b < 2) & (op.loc_c < 2)
-    revisits = jnp.where(layout.C.l3 > op.m * op.n, k.l3_trips, 1.0)
+    revisits = jnp.where(layout.C.times > 1, k.l3_trips, 1.0)
     stays = layout.batch_steps * m.l3_trips * n.l3_trips * revisits
-
-    def least(axis: Axis, size: Any) -> Scalar:
-        return jnp.minimum(jnp.where(axis.body.count > 0, size(axis.body), jnp.inf), size(axis.last))
-
-    first = [least(a, lambda c: _first_l2(c)[0]) for a in (m, n, k)]
-    last = [least(a, lambda c: c.last_l2) for a in (m, n)]
-    m1, n1, k1 = (jnp.minimum(size, extent) for size, extent in zip(first, extents, strict=True))
     width, early = jnp.minimum(ec, acc), mapping.double_l1 > 0
-    last_pass = [
-        least(a, lambda c, e=extent: c.last_l2 - (c.last_passes - 1) * e) for a, extent in zip((m, n), extents[:2], strict=True)
-    ]
-    either = jnp.where(op.kind < 2, jnp.minimum(first[0] * ea, first[1] * eb) * first[2], first[0] * ea)
-    either_l1 = jnp.where(op.kind < 2, jnp.minimum(m1 * ea, n1 * eb) * k1, m1 * ea)
-    returning = jnp.where(revisits > 1, _largest_block(m, n, acc, burst), 0.0)
+
+    def either(m: Scalar, n: Scalar, k: Scalar) -> Scalar:
+        """Bytes of the smaller block of A and B, of these elements; a vector operation has A only."""
+        return jnp.where(op.kind < 2, jnp.minimum(m * ea, n * eb) * k, m * ea)
+
+    # The last L3 block's first L2 block and pass are the smallest of the first ones.
+    first = [axis.last.body_l2 for axis in (m, n, k)]
+    first_pass = [jnp.minimum(size, axis.extent) for size, axis in zip(first, (m, n, k), strict=True)]
+    drained = [jnp.minimum(_last_pass(axis.body, axis), _last_pass(axis.last, axis)) for axis in (m, n)]
+    written = [jnp.minimum(axis.body.last_l2, axis.last.last_l2) for axis in (m, n)]
+    returning = jnp.where(revisits > 1, _largest_block(layout, acc, burst), 0.0)
     return Turns(
         turns=jnp.where(counts, stays - 1, 0.0),
-        into_l2=either,
-        into_l1=jnp.where(early, either_l1, 0.0),
-        drain=jnp.where(early, last_pass[0] * last_pass[1] * width, 0.0),
-        write_back=last[0] * last[1] * width,
-        meanwhile=layout.groups * jnp.maximum(returning, _largest_bias(op, n, burst)),
+        into_l2=either(*first),
+        into_l1=jnp.where(early, either(*first_pass), 0.0),
+        drain=jnp.where(early, drained[0] * drained[1] * width, 0.0),
+        write_back=written[0] * written[1] * width,
+        meanwhile=layout.groups * jnp.maximum(returning, _largest_bias(op, layout, burst)),
     )

@@ -39,14 +39,14 @@ def cycles(cfg: Any, op: Any, mapping: Any) -> Any:
     return evaluate(cfg, op, mapping, exact=True).cycles
 
 
-@jit_for(BATCH)
+@jax.jit
 @jax.vmap
 def slopes(cfg: Any, op: Any, mapping: Any) -> Any:
     """Reverse mode: the derivative by every field of the chip."""
     return jax.grad(cycles)(cfg, op, mapping)
 
 
-@jit_for(BATCH)
+@jax.jit
 @jax.vmap
 def slope_along(cfg: Any, op: Any, mapping: Any, direction: Any) -> Any:
     """Forward mode: the derivative along a direction in the space of chips."""
@@ -85,6 +85,22 @@ def test_finite_and_rightly_signed(count):
     used = {path: np.mean(get_path(slope, path) != 0) for path in (*FASTER, *SLOWER, *RELAXED)}
     print("non-zero:", ", ".join(f"{path} {100 * share:.0f} %" for path, share in used.items()))
     assert min(used.values()) > 0
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_exact_time_has_no_slope_in_the_array(count):
+    """Rows and columns are counts: neither the passes that they decide nor the fill and drain give them a slope."""
+    triples, _, slope = timed(count)
+    for path in ("compute.processor_array.rows", "compute.processor_array.cols", "compute.fold_overlap"):
+        assert_all(get_path(slope, path) == 0, everywhere(triples), triples, get_path(slope, path), about=path)
+
+
+def test_eager_and_compiled_slopes_agree():
+    cfg, op, mapping = preset("edge_ai"), Gemm(64, 48, 32).plain(), Mapping(l3_tile=(32, 48, 32), l2_tile=(16, 16, 16))
+    with jax.enable_x64(True):
+        eager = jax.grad(cycles)(cfg, op, mapping)
+    for (path, got), (_, expected) in zip(leaf_paths(eager), leaf_paths(slope_of(cfg, op, mapping)), strict=True):
+        assert float(got) == pytest.approx(float(expected), rel=1e-9), path
 
 
 @pytest.mark.parametrize("count", COUNTS)

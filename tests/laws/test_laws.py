@@ -39,6 +39,16 @@ def test_no_faster_than_the_array(count):
 
 
 @pytest.mark.parametrize("count", LARGE)
+def test_no_faster_than_the_external_memory(count):
+    """Also where data come from the host: they pass the external memory twice."""
+    triples, report, fits = cases(count)
+    moved = sum(report.reads["dram"].values()) + sum(report.writes["dram"].values())
+    rate = derived.external_bytes_per_second(triples.cfg) / (triples.cfg.clocks.fabric_mhz * 1e6)
+    least = moved / rate
+    assert_all(report.cycles_bound >= least * (1 - ROUNDING), fits, triples, report.cycles_bound, least)
+
+
+@pytest.mark.parametrize("count", LARGE)
 def test_no_less_traffic_than_the_operands(count):
     triples, report, fits = cases(count)
     op = triples.op

@@ -8,16 +8,20 @@ import jax
 import numpy as np
 import pytest
 from law_cases import MOST_PASSES, STEPPED, assert_all, bounded
-from strategies import Triple, in_chunks, passes_of, random_triples, take
+from strategies import Triple, in_chunks, passes_of, random_triples, stack, take
 
-from kpu_jax.base.compilation import BATCH, jit_for
+from kpu_jax.base.pytree import get_path, replace_path
+from kpu_jax.hardware import preset
+from kpu_jax.mapping import Mapping
+from kpu_jax.model.batch import exact_cycles_of
 from kpu_jax.model.evaluate import floats, rate_of
 from kpu_jax.model.exact import exact_cycles
 from kpu_jax.model.moves import context
 from kpu_jax.model.rates import rates_of
+from kpu_jax.workload import Gemm
 
 
-@jit_for(BATCH)
+@jax.jit
 @jax.vmap
 def both_walks(cfg: Any, op: Any, mapping: Any) -> Any:
     """((makespan, steps) with leaps, the same without)."""
@@ -41,3 +45,23 @@ def test_leaps_change_nothing(count):
     assert_all(every == passes, np.ones(count, bool), triples, every, passes)
     assert_all(np.isclose(leapt, walked, rtol=1e-12), np.ones(count, bool), triples, leapt, walked)
     assert np.mean(steps < every) > 0.2
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("op.m", np.nan), ("op.k", 0), ("op.n", -3), ("op.batch", 0), ("mapping.l3_m", 0), ("mapping.l2_n", 0),
+     ("mapping.partition_k", np.nan), ("cfg.clocks.dma_mhz", np.nan), ("cfg.external_memory.bandwidth_gbps", 0),
+     ("cfg.compute.processor_array.rows", 0), ("cfg.compute.processor_array.cols", np.inf)],
+)  # fmt: skip
+def test_a_walk_that_cannot_end_ends_at_once(field, value):
+    """A lane without a meaning takes infinitely long, in cycles only: the lanes beside it are timed as ever."""
+    mapping = Mapping(l3_tile=(64, 64, 64), l2_tile=(16, 16, 64))
+    good = stack([Triple(preset("edge_ai"), Gemm(4096, 4096, 64).plain(), mapping)] * 2)
+    tree, path = field.split(".", 1)
+    leaf = get_path(getattr(good, tree), path).copy()
+    leaf[1] = value
+    bad = good._replace(**{tree: replace_path(getattr(good, tree), path, leaf)})
+    with np.errstate(all="ignore"):
+        cycles = exact_cycles_of(*bad)
+    assert cycles[0] == exact_cycles_of(*good)[0]
+    assert cycles[1] == np.inf

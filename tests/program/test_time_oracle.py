@@ -11,7 +11,6 @@ from event_simulation import simulate_events
 from small_cases import Case, dyadic_rates, late_share_of_k, many_batches, small_case, small_size
 from strategies import choose, stack
 
-from kpu_jax.base.compilation import BATCH, jit_for
 from kpu_jax.base.pytree import build
 from kpu_jax.mapping import Mapping
 from kpu_jax.model.exact import exact_cycles
@@ -21,7 +20,7 @@ from kpu_jax.program.player import play
 traces: list[None] = []
 
 
-@jit_for(BATCH)
+@jax.jit
 def walked(op, mapping, rates, rows, cols, rate, burst):
     traces.append(None)
     return exact_cycles(context(op, mapping, rates, rows, cols, rate, burst))
