@@ -1,5 +1,5 @@
 """Numbers from reports and sweeps: tables, no plots."""
 
-from kpu_jax.analysis.tables import layer_table, sweep_table, text_table, write_csv
+from kpu_jax.analysis.tables import layer_table, short_names, sweep_table, text_table, write_csv
 
-__all__ = ["layer_table", "sweep_table", "text_table", "write_csv"]
+__all__ = ["layer_table", "short_names", "sweep_table", "text_table", "write_csv"]

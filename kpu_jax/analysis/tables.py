@@ -14,38 +14,45 @@ from kpu_jax.base.errors import KPUError
 from kpu_jax.explore.sweep import SweepResult
 from kpu_jax.mapping import Mapping
 from kpu_jax.model.report import Report
-from kpu_jax.workload import Workload
+from kpu_jax.workload import MAC_FORMATS, Workload, im2col_bytes, unique_input_bytes
 
 Row = dict[str, Any]
 
 
 def sweep_table(result: SweepResult) -> list[Row]:
-    """The chips of a sweep that were timed exactly, best first by the sweep's objective; one dict per chip.
+    """The chips of a sweep that were timed exactly, best first by the sweep's objective.
 
-    `pareto` is true on the exact front over (latency, energy, area); `meets` where the constraints hold.
+    One dict per chip and objective that its mappings were chosen for (`mapped_for`). `pareto` is true on the exact
+    front over (latency, energy, area); `meets` where the limits are kept.
     """
     r = result.retimed
     fields = result.space.values(r.ids)
+    labels = short_names(result.space.paths)
     rows = []
     for i in np.argsort(np.where(r.meets, r.measure(result.objective), np.inf), kind="stable"):
         rows.append(
             {
                 "chip": int(r.ids[i]),
+                "mapped_for": str(r.mapped_for[i]),
                 "latency_ms": r.seconds[i] * 1e3,
                 "energy_mj": r.energy_pj[i] * 1e-9,
                 "edp_js": r.seconds[i] * r.energy_pj[i] * 1e-12,
                 "area_mm2": r.area_mm2[i],
                 "power_w": r.energy_pj[i] * 1e-12 / r.seconds[i],
+                "tdp_w": r.tdp_w[i],
                 "pareto": bool(r.on_front[i]),
                 "meets": bool(r.meets[i]),
-                **{path: float(column[i]) for path, column in fields.items()},
+                **{labels[path]: float(column[i]) for path, column in fields.items()},
             }
         )
     return rows
 
 
 def layer_table(workload: Workload, report: Report, mappings: Mapping | None = None) -> list[Row]:
-    """The rows of a workload with their share of a `report` of it (counts applied), and the mapping of each."""
+    """The rows of a workload with their share of a `report` of it (counts applied), and the mapping of each.
+
+    `input_bytes`: the distinct bytes of A, each pixel of a convolution once; `im2col_bytes`: as patches.
+    """
     if report.per_op is None or np.shape(report.per_op.cycles) != (workload.rows,):
         raise KPUError(f"layer_table needs the report of this workload, with per_op of {workload.rows} rows")
     each, rows = report.per_op, []
@@ -62,11 +69,24 @@ def layer_table(workload: Workload, report: Report, mappings: Mapping | None = N
             "energy_mj": float(each.energy_pj[i]) * 1e-9,
             "utilization": float(each.utilization[i]),
             "bound_by": str(each.bound_by[i]),
+            "format": MAC_FORMATS[int(workload.ops.mac_format[i])],
+            "input_bytes": unique_input_bytes(workload.row(i)),
+            "im2col_bytes": float(im2col_bytes(workload.row(i))),
         }
         if mappings is not None:
             row |= jax.tree.map(lambda v, i=i: v[i], mappings).describe()
         rows.append(row)
     return rows
+
+
+def short_names(paths: Sequence[str]) -> dict[str, str]:
+    """Dotted path -> its shortest ending that no other of these paths shares."""
+    names = {}
+    for path in paths:
+        parts = path.split(".")
+        endings = [".".join(parts[i:]) for i in range(len(parts) - 1, -1, -1)]
+        names[path] = next(e for e in endings if sum(p == e or p.endswith(f".{e}") for p in paths) == 1)
+    return names
 
 
 def text_table(rows: Sequence[Row], columns: Sequence[str] | None = None) -> str:

@@ -9,19 +9,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from kpu_jax.base.compilation import BATCH, jit_for
-from kpu_jax.base.errors import InfeasibleError, KPUError, check_choice, nearest
-from kpu_jax.base.pytree import is_traced
-from kpu_jax.hardware import KPUConfig
+from kpu_jax.base.errors import InfeasibleError, KPUError, check_choice
+from kpu_jax.base.pytree import build, is_traced
+from kpu_jax.explore.limits import OBJECTIVES
+from kpu_jax.explore.mix import choose
+from kpu_jax.explore.pins import pins_of
+from kpu_jax.hardware import KPUConfig, check_config
 from kpu_jax.mapping import Mapping
 from kpu_jax.mapping.legality import explain
 from kpu_jax.mapping.proposals import STRATEGIES, propose
 from kpu_jax.model.batch import exact_cycles_of
 from kpu_jax.model.pricing import Price, price
-from kpu_jax.workload import Op, Workload
+from kpu_jax.workload import Op, Workload, check_workload
 
-OBJECTIVES = ("latency", "energy", "edp")
 FINALISTS = 16  # mappings per operation that are timed exactly
-ROUNDS = 3  # of weighing energy against time over a whole workload
+PAIRS = 32  # of a chip and an operation that are screened at once
 
 Scalar = jax.Array
 
@@ -31,19 +33,21 @@ def best_mapping(
 ) -> Mapping:
     """The best mapping among the stated set (`mapping.proposals.STRATEGIES`), by exact time.
 
-    For a `Workload`: one mapping per row, as a stacked `Mapping` with leaves [row]; for "edp" each minimises
-    E_l D + D_l E at the network's totals. `fixed` pins fields of the mapping to a value, by the names of
-    `Mapping`'s constructor or leaves ({"dataflow": "weight_stationary", "double_l3": 0}).
+    For a `Workload`: one mapping per row, as a stacked `Mapping` with leaves [row], such that the whole network is
+    best: for "edp" the product of total energy and total time. `fixed` pins fields of the mapping to a value, by the
+    names of `Mapping`'s constructor or leaves ({"dataflow": "weight_stationary", "double_l3": 0}).
     Raises `InfeasibleError` with what overflows if no mapping of the set fits; `KPUError` for bad arguments.
     """
     check_choice("objective", objective, OBJECTIVES)
     if is_traced(cfg, workload):
         raise KPUError("best_mapping needs a concrete chip and workload: call it outside of jit, vmap and grad")
+    check_config(cfg)
+    check_workload(workload)
+    if np.ndim(cfg.compute.tile_count):
+        raise KPUError("best_mapping takes one chip: call it for each, or sweep")
     table = workload.ops if isinstance(workload, Workload) else jax.tree.map(lambda v: np.asarray(v)[None], workload.plain())
-    keep = _allowed(fixed)
-    pinned = {k: v for k, v in _pins(fixed).items() if k != "dataflow"}
     chips = jax.tree.map(lambda v: np.asarray(v, np.float64)[None], cfg)
-    found = search(chips, table, STRATEGIES[keep], objective, pinned=pinned)
+    found = search(chips, table, STRATEGIES, (objective,), pinned=pins_of(fixed))
     _check_feasible(workload, found)
     choice = choose(found.seconds[0], found.energy_pj[0], np.asarray(table.count), objective)
     rows = np.arange(len(choice))
@@ -56,7 +60,7 @@ class Found(NamedTuple):
 
     strategy: np.ndarray  # row of the strategies that were screened
     mappings: Mapping
-    seconds: np.ndarray  # exact; infinite where the mapping does not fit
+    seconds: np.ndarray  # exact; infinite where the mapping does not fit or cannot be best
     energy_pj: np.ndarray
     status: np.ndarray
     overflow: np.ndarray
@@ -66,108 +70,123 @@ def search(
     chips: KPUConfig,
     ops: Op,
     strategies: np.ndarray,
-    objective: str,
+    objectives: tuple[str, ...],
     *,
     finalists: int = FINALISTS,
     pinned: dict[str, float] | None = None,
+    chips_used: int | None = None,
 ) -> Found:
-    """Screen `strategies` for a table of operations on chips (leaves [chip]); time the finalists exactly."""
-    chips, ops = jax.tree.map(lambda v: np.asarray(v, np.float64), (chips, ops))
-    pins = {name: np.float64(value) for name, value in (pinned or {}).items()}
-    keep = min(finalists, len(strategies))
-    with jax.enable_x64(True):
-        screened = _screen(chips, ops, strategies, pins, objective=objective, keep=keep)
-    strategy, mappings, prices = jax.tree.map(np.asarray, screened)
-    fits = np.flatnonzero(prices.status.ravel() == 0)
-    chip, op, _ = np.unravel_index(fits, prices.status.shape)
-    cycles = np.full(prices.status.size, np.inf)
-    cycles[fits] = exact_cycles_of(
-        jax.tree.map(lambda v: v[chip], chips),
-        jax.tree.map(lambda v: v[op], ops),
-        jax.tree.map(lambda v: v.reshape(-1)[fits], mappings),
-    )
-    cycles = cycles.reshape(prices.status.shape)
+    """Screen `strategies` for a table of operations on chips (leaves [chip]); time the finalists exactly.
+
+    The `finalists` with the least bound per objective are kept. Of these, the first of each objective is timed; then
+    those whose bound is below the best exact cost so far. Only the first `chips_used` chips are timed (the others pad).
+    """
+    mappings, prices = _priced(chips, ops, strategies, pinned or {}, chips_used)
+    fits = prices.status == 0
+    if pinned and "dataflow" in pinned:
+        fits &= strategies[:, 0] == pinned["dataflow"]  # the other strategies are shaped to another dataflow
+    estimate = np.where(fits, prices.estimate, np.inf)
+    count = np.asarray(ops.count, np.float64)[:, None]
+    others = _others(prices.seconds(estimate), prices.energy_pj(estimate), count)
+    strategy = _finalists(mappings, prices, estimate, others, objectives, min(finalists, len(strategies)))
+    mappings, prices, fits = jax.tree.map(lambda v: np.take_along_axis(v, strategy, axis=-1), (mappings, prices, fits))
+    cycles = np.full(prices.status.shape, np.inf)
+    known = np.zeros(cycles.shape, bool)
+
+    def costs(at: np.ndarray) -> dict[str, np.ndarray]:
+        return {o: _cost(o, prices.seconds(at), prices.energy_pj(at), others) for o in objectives}
+
+    first = np.zeros(cycles.shape, bool)
+    first[..., :: strategy.shape[-1] // len(objectives)] = True
+    possible = fits & _distinct(strategy)
+    bounds = costs(prices.cycles)
+    for wanted in (first, ~first):
+        best = {o: cost.min(axis=-1, keepdims=True) for o, cost in costs(cycles).items()}
+        can_win = np.any([bounds[o] <= best[o] for o in objectives], axis=0)
+        todo = np.nonzero(possible & wanted & can_win & ~known)
+        chip, op, _ = todo
+        cycles[todo] = exact_cycles_of(
+            jax.tree.map(lambda v, i=chip: v[i], chips),
+            jax.tree.map(lambda v, i=op: np.asarray(v, np.float64)[i], ops),
+            jax.tree.map(lambda v, i=todo: v[i], mappings),
+        )
+        known[todo] = True
     return Found(strategy, mappings, prices.seconds(cycles), prices.energy_pj(cycles), prices.status, prices.overflow)
 
 
-def choose(seconds: np.ndarray, energy: np.ndarray, count: np.ndarray, objective: str) -> np.ndarray:
-    """Index of the best candidate per operation, [op], of seconds and energies [op, candidate]."""
-    finite = np.isfinite(seconds)
+def _distinct(strategy: np.ndarray) -> np.ndarray:
+    """Mask [..., finalist] of the first occurrence of each strategy."""
+    same = strategy[..., :, None] == strategy[..., None, :]
+    return ~np.any(same & np.tri(strategy.shape[-1], k=-1, dtype=bool), axis=-1)
+
+
+class _Others(NamedTuple):
+    """The rest of the workload at its least, for weighing one operation's energy against its time, [chip, op, 1]."""
+
+    seconds: Any
+    energy_pj: Any
+    count: Any
+
+
+def _cost(objective: str, seconds: Any, energy_pj: Any, others: _Others) -> Any:
+    """What one operation's mapping contributes to the objective, the others at their least. NumPy or jax."""
     if objective != "edp":
-        cost = seconds if objective == "latency" else energy
-        return np.argmin(np.where(finite, cost, np.inf), axis=1)
-    rows = np.arange(len(seconds))
-    best = np.argmin(np.where(finite, seconds * energy, np.inf), axis=1)
-    total = np.inf
-    for _ in range(ROUNDS):
-        d, e = (np.sum(np.where(count > 0, v[rows, best] * count, 0.0)) for v in (seconds, energy))
-        if not d * e < total:
-            break
-        total, kept = d * e, best
-        best = np.argmin(np.where(finite, energy * d + seconds * e, np.inf), axis=1)
-    return kept
+        return seconds if objective == "latency" else energy_pj
+    return (others.seconds + others.count * seconds) * (others.energy_pj + others.count * energy_pj)
 
 
-@jit_for(BATCH, static_argnames=("objective", "keep"))
-def _screen(chips: Any, ops: Any, strategies: Scalar, pinned: dict[str, Scalar], *, objective: str, keep: int) -> Any:
-    """(rows of strategies, mappings, prices) [chip, op, finalist]: the `keep` that promise most."""
-    salt = jnp.asarray(np.random.default_rng(0).random(len(Mapping.__dataclass_fields__)))
+@jit_for(BATCH)
+def _price_pairs(chips: Any, ops: Any, strategies: Scalar, pinned: Mapping) -> tuple[Mapping, Price]:
+    """(mappings, prices) [pair, strategy] of chips and operations [pair]; `pinned`: leaves that stay, NaN for those that are free."""
 
-    def one(cfg: Any, op: Any) -> Any:
-        def candidate(strategy: Scalar) -> tuple[Mapping, Price]:
-            mapping = _pin(propose(cfg, op, strategy), pinned)
-            return mapping, price(cfg, op, mapping)
+    def one(cfg: Any, op: Any, strategy: Scalar) -> tuple[Mapping, Price]:
+        proposed = propose(cfg, op, strategy)
+        mapping = jax.tree.map(lambda pin, free: jnp.where(jnp.isnan(pin), free, pin), pinned, proposed)
+        return mapping, price(cfg, op, mapping)
 
-        mappings, prices = jax.vmap(candidate)(strategies)
-        time = prices.seconds(prices.estimate)
-        energy = prices.energy_pj(prices.estimate)
-        cost = {"latency": time, "energy": energy, "edp": time * energy}[objective]
-        cost = jnp.where(prices.status == 0, cost, jnp.inf)
-        # Strategies often coincide: only the first of equal mappings stays.
-        key = sum(leaf * s for leaf, s in zip(jax.tree.leaves(mappings), salt, strict=True))
-        order = jnp.argsort(key)
-        again = jnp.concatenate([jnp.zeros(1, bool), key[order][1:] == key[order][:-1]])
-        _, best = jax.lax.top_k(-jnp.where(jnp.zeros_like(again).at[order].set(again), jnp.inf, cost), keep)
-        return best, *jax.tree.map(lambda v: v[best], (mappings, prices))
-
-    return jax.vmap(lambda cfg: jax.vmap(lambda op: one(cfg, op))(ops))(chips)
+    return jax.vmap(lambda cfg, op: jax.vmap(lambda s: one(cfg, op, s))(strategies))(chips, ops)
 
 
-def _pin(mapping: Mapping, pinned: dict[str, Scalar]) -> Mapping:
-    leaves, tree = jax.tree_util.tree_flatten(mapping)
-    names = list(Mapping.__dataclass_fields__)
-    return jax.tree_util.tree_unflatten(tree, [pinned.get(n, v) for n, v in zip(names, leaves, strict=True)])
+def _priced(chips: Any, ops: Any, strategies: np.ndarray, pinned: dict[str, float], chips_used: int | None) -> tuple[Mapping, Price]:
+    """(mappings, prices) [chip, op, strategy], NumPy, in blocks of one size, so that one compilation serves all."""
+    chips, ops = jax.tree.map(lambda v: np.asarray(v, np.float64), (chips, ops))
+    shape = len(chips.compute.tile_count[:chips_used]), len(ops.m)
+    pins = build(Mapping, **{name: np.float64(pinned.get(name, np.nan)) for name in Mapping.__dataclass_fields__})
+    blocks = []
+    for first in range(0, shape[0] * shape[1], PAIRS):
+        pair = np.minimum(np.arange(first, first + PAIRS), shape[0] * shape[1] - 1)
+        chip, op = np.divmod(pair, shape[1])
+        with jax.enable_x64(True):
+            block = _price_pairs(*(jax.tree.map(lambda v, i=i: v[i], t) for t, i in ((chips, chip), (ops, op))), strategies, pins)
+        blocks.append(jax.tree.map(np.asarray, block))
+    whole = jax.tree.map(lambda *v: np.concatenate(v)[: shape[0] * shape[1]], *blocks)
+    return jax.tree.map(lambda v: v.reshape(*shape, -1), whole)
 
 
-def _pins(fixed: dict[str, Any] | None) -> dict[str, float]:
-    """`fixed` as leaves of `Mapping`, checked by its constructor."""
-    if not fixed:
-        return {}
-    leaves = list(Mapping.__dataclass_fields__)
-    named = ("dataflow", "l3_tile", "l2_tile", "l3_order", "l2_order", "pass_order", "buffering", "partition")
-    for key in fixed:
-        if key not in leaves and key not in named:
-            raise KPUError(f"fixed: Mapping has no field {key!r}: {nearest(key, [*leaves, *named])}")
-    checked = Mapping(**{"l3_tile": (1, 1, 1), "l2_tile": (1, 1, 1), **{k: v for k, v in fixed.items() if k in named}})
-    groups = {
-        "l3_tile": ("l3_m", "l3_n", "l3_k"),
-        "l2_tile": ("l2_m", "l2_n", "l2_k"),
-        "buffering": ("double_l3", "double_l2", "double_l1"),
-        "partition": ("partition_b", "partition_m", "partition_n", "partition_k"),
-    }
-    pins: dict[str, float] = {}
-    for key, value in fixed.items():
-        if key in named:
-            pins.update({leaf: float(getattr(checked, leaf)) for leaf in groups.get(key, (key,))})
-        else:
-            pins[key] = float(value)
-    return pins
+def _others(time: np.ndarray, energy: np.ndarray, count: np.ndarray) -> _Others:
+    """For each operation: the least time and energy of all the others; 0 where one of them has no mapping that fits."""
+
+    def rest(v: np.ndarray) -> np.ndarray:
+        least = np.min(v, axis=-1, keepdims=True)
+        used = np.where((count > 0) & np.isfinite(least), least, 0.0) * count
+        return np.sum(used, axis=-2, keepdims=True) - used
+
+    return _Others(rest(time), rest(energy), count)
 
 
-def _allowed(fixed: dict[str, Any] | None) -> np.ndarray:
-    """Rows of the stated set that a pinned dataflow leaves."""
-    flow = _pins(fixed).get("dataflow")
-    return np.ones(len(STRATEGIES), bool) if flow is None else STRATEGIES[:, 0] == flow
+def _finalists(
+    mappings: Mapping, prices: Price, estimate: np.ndarray, others: _Others, objectives: tuple[str, ...], keep: int
+) -> np.ndarray:
+    """[chip, op, objective x keep]: rows of the strategies that promise most; strategies that coincide count once."""
+    salt = np.random.default_rng(0).random(len(Mapping.__dataclass_fields__))
+    key = sum(leaf * s for leaf, s in zip(jax.tree.leaves(mappings), salt, strict=True))
+    order = np.argsort(key, axis=-1, kind="stable")
+    in_order = np.take_along_axis(key, order, axis=-1)
+    repeated = np.zeros(key.shape, bool)
+    np.put_along_axis(repeated, order[..., 1:], in_order[..., 1:] == in_order[..., :-1], axis=-1)
+    once = np.where(repeated, np.inf, estimate)
+    costs = (_cost(o, prices.seconds(once), prices.energy_pj(once), others) for o in objectives)
+    return np.concatenate([np.argsort(cost, axis=-1, kind="stable")[..., :keep] for cost in costs], axis=-1)
 
 
 def _check_feasible(workload: Op | Workload, found: Found) -> None:
@@ -178,6 +197,3 @@ def _check_feasible(workload: Op | Workload, found: Found) -> None:
             raise InfeasibleError(
                 f"{name}: no mapping of the stated set fits this chip; the nearest: {explain(status[row][0], overflow[row][0])}"
             )
-
-
-

@@ -3,52 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 import numpy as np
 
-from kpu_jax.base.errors import KPUError, check_choice, check_number, nearest
+from kpu_jax.base.errors import KPUError, check_choice, check_number
 from kpu_jax.explore import front
-from kpu_jax.explore.kernel import OBJECTIVES, evaluate_block
+from kpu_jax.explore.kernel import Laid, Totals, evaluate_block, lay_block
+from kpu_jax.explore.limits import CONSTRAINTS, OBJECTIVES, floors, keeps, limits_of, measures
 from kpu_jax.explore.retime import Retimed, retime
 from kpu_jax.explore.space import Space
+from kpu_jax.explore.summary import Summary, least_kept
 from kpu_jax.hardware import KPUConfig
+from kpu_jax.hardware.derived import tdp_watts
 from kpu_jax.mapping.proposals import SWEEP_STRATEGIES
-from kpu_jax.workload import Op, Workload
+from kpu_jax.workload import Op, Workload, check_workload
+from kpu_jax.workload.padding import pad_rows
 
-CONSTRAINTS = {"area_mm2": "mm^2", "power_w": "W", "seconds": "s", "energy_pj": "pJ"}
 BLOCK_EVALUATIONS = 8_000_000  # chips x operations x mappings on the device at once: bounds the memory
-BEST_KEPT = 400  # per objective, by the least it could be
 Progress = Callable[[int], None]
-
-
-@dataclass
-class Summary:
-    """What is kept of a range of chips. `+` is associative and commutative: ranges may be cut anywhere."""
-
-    chips: int = 0
-    evaluations: int = 0
-    met: int = 0  # chips that meet every constraint (by the bound)
-    front_points: np.ndarray = field(default_factory=lambda: np.zeros((0, 3)))  # seconds, energy [pJ], area [mm^2]
-    front_ids: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    best: dict[str, np.ndarray] = field(default_factory=dict)  # objective -> [chip, (least, id)]
-
-    def __add__(self, other: Summary) -> Summary:
-        points, ids = front.merge(self.front_points, self.front_ids, other.front_points, other.front_ids)
-        best = {o: _least(np.concatenate([self.best.get(o, _NONE), other.best.get(o, _NONE)])) for o in OBJECTIVES}
-        return Summary(
-            self.chips + other.chips, self.evaluations + other.evaluations, self.met + other.met, points, ids, best
-        )
-
-
-_NONE = np.zeros((0, 2))
-
-
-def _least(rows: np.ndarray) -> np.ndarray:
-    """The `BEST_KEPT` least, ties by id."""
-    return rows[np.lexsort((rows[:, 1], rows[:, 0]))][:BEST_KEPT]
 
 
 @dataclass
@@ -64,14 +39,9 @@ class SweepResult:
 
     @property
     def floor(self) -> dict[str, float]:
-        """Per objective: what no chip that was not timed exactly can fall below (within the stated set of mappings)."""
+        """Per objective: what no chip that was not timed exactly can fall below within the limits and the stated set."""
         seen = set(self.retimed.ids.tolist())
-        result = {}
-        for name in OBJECTIVES:
-            rows = self.summary.best[name]
-            rest = [least for least, chip in rows if int(chip) not in seen]
-            result[name] = float(min(rest) if rest else (rows[-1, 0] if len(rows) == BEST_KEPT else np.inf))
-        return result
+        return {name: self.summary.floor(name, seen) for name in OBJECTIVES}
 
     @property
     def certified(self) -> dict[str, bool]:
@@ -79,7 +49,7 @@ class SweepResult:
         return {name: self.retimed.best(name)[1] <= floor for name, floor in self.floor.items()}
 
     def best_chip(self, objective: str | None = None) -> KPUConfig:
-        """The best chip by exact time that meets the constraints."""
+        """The best chip by exact time that keeps the limits."""
         return self.space.chip(int(self.retimed.ids[self.retimed.best(objective or self.objective)[0]]))
 
 
@@ -93,53 +63,65 @@ def evaluate_range(
     constraints: Mapping[str, float] | None = None,
     strategies: np.ndarray = SWEEP_STRATEGIES,
     progress: Progress | None = None,
+    block_evaluations: int = BLOCK_EVALUATIONS,
 ) -> Summary:
-    """Evaluate the geometries [start, stop) of `space` at every speed, by the bound, in float32.
+    """Evaluate the chips [start, stop) of `space` by the bound; memory does not depend on their number.
 
-    float32 keeps 1e-5 relative; what is kept is evaluated again in float64.
+    Work is laid out in float64 and timed in float32, which keeps 1e-5 relative; floors allow for that. Ranges may be cut
+    anywhere without changing a bit; another block size may change the last one.
     """
-    base, table = (jax.tree.map(lambda v: np.asarray(v, np.float32), t) for t in (space.base, ops))
-    rows = np.asarray(strategies, np.float32)
-    speed = _float32(space.speed_values(np.arange(space.speeds)))
-    per_geometry = space.speeds * len(table.m) * len(rows)
-    block = max(1, min(BLOCK_EVALUATIONS // per_geometry, space.geometries))
-    total = Summary(best=dict.fromkeys(OBJECTIVES, _NONE))
-    limits = dict(constraints or {})
-    if not speed:  # a space without speed axes: one speed, the base's
-        speed = {"clocks.fabric_mhz": np.asarray([space.base.clocks.fabric_mhz], np.float32)}
-    for first in range(start, stop, block):
-        index = np.arange(first, first + block)
-        inside = index < stop
-        geometry = _float32(space.geometry_values(np.minimum(index, space.geometries - 1)))
-        if not geometry:
-            geometry = {"compute.tile_count": np.asarray([space.base.compute.tile_count], np.float32)}
-        totals = jax.tree.map(np.asarray, evaluate_block(base, geometry, speed, table, rows, objective))
-        ids = index[:, None] * space.speeds + np.arange(space.speeds)
-        keep = np.broadcast_to(inside[:, None], ids.shape).ravel()
-        total = total + _summarise(jax.tree.map(lambda v, k=keep: v.ravel()[k], totals), ids.ravel()[keep], limits, total)
-        total.evaluations += int(keep.sum()) * len(table.m) * len(rows)
-        if progress:
-            progress(int(keep.sum()))
+    base64, table64 = (jax.tree.map(lambda v: np.asarray(v, np.float64), t) for t in (space.base, pad_rows(ops)))
+    base, table = _float32(base64), _float32(table64)
+    rows = np.asarray(strategies, np.float64)
+    per_chip = len(table.m) * len(rows)
+    speeds = max(1, min(space.speeds, block_evaluations // per_chip))
+    geometries = max(1, min(space.geometries, block_evaluations // (per_chip * speeds)))
+    total, limits = Summary(), dict(constraints or {})
+    for first in range(start // space.speeds, -(-stop // space.speeds), geometries):
+        geometry_index = np.arange(first, first + geometries)
+        geometry = _geometry(space, np.minimum(geometry_index, space.geometries - 1))
+        with jax.enable_x64(True):
+            laid: Laid = _float32(lay_block(base64, geometry, table64, rows))
+        for speed_first in range(0, space.speeds, speeds):
+            speed_index = np.arange(speed_first, speed_first + speeds)
+            ids = geometry_index[:, None] * space.speeds + speed_index
+            keep = (geometry_index < space.geometries)[:, None] & (speed_index < space.speeds) & (ids >= start) & (ids < stop)
+            if not keep.any():
+                continue
+            speed = _speed(space, np.minimum(speed_index, space.speeds - 1))
+            totals = evaluate_block(base, _float32(geometry), speed, table, laid, objective)
+            kept = jax.tree.map(lambda v, k=keep: np.asarray(v, np.float64)[k], totals)
+            part = _summarise(kept, ids[keep], limits, total)
+            part.evaluations = len(ids[keep]) * int(np.sum(table64.count > 0)) * len(rows)
+            total = total + part
+            if progress:
+                progress(part.chips)
     return total
 
 
-def _float32(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {path: np.asarray(v, np.float32) for path, v in values.items()}
+def _float32(tree: Any) -> Any:
+    return jax.tree.map(lambda v: v.astype(np.float32), tree)
 
 
-def _summarise(totals: Any, ids: np.ndarray, limits: dict[str, float], known: Summary) -> Summary:
-    seconds, energy, area = (np.asarray(v, np.float64) for v in (totals.seconds, totals.energy_pj, totals.area_mm2))
-    measures = {"area_mm2": area, "power_w": energy * 1e-12 / seconds, "seconds": seconds, "energy_pj": energy}
-    ok = np.isfinite(seconds) & np.isfinite(energy)
-    for name, limit in limits.items():
-        ok &= ~(measures[name] > limit)
-    points = np.where(ok[:, None], np.stack([seconds, energy, area], axis=1), np.inf)
+def _geometry(space: Space, index: np.ndarray) -> dict[str, np.ndarray]:
+    """Values of the geometry axes; a space without any gets its base's compute tiles, so that there is an axis to batch over."""
+    return space.geometry_values(index) or {"compute.tile_count": np.full(len(index), float(space.base.compute.tile_count))}
+
+
+def _speed(space: Space, index: np.ndarray) -> dict[str, np.ndarray]:
+    values = space.speed_values(index) or {"clocks.fabric_mhz": np.full(len(index), float(space.base.clocks.fabric_mhz))}
+    return _float32(values)
+
+
+def _summarise(totals: Totals, ids: np.ndarray, limits: dict[str, float], known: Summary) -> Summary:
+    floor = floors(totals, limits)
+    possible = np.isfinite(floor["latency"])
+    kept = keeps(limits, measures(totals.seconds, totals.energy_pj, totals.area_mm2, totals.tdp_w))
+    points = np.where(kept[:, None], np.stack([totals.seconds, totals.energy_pj, totals.area_mm2], axis=1), np.inf)
     alive = front.prefilter(points, known.front_points)
     points, front_ids = front.merge(np.zeros((0, 3)), np.zeros(0, np.int64), points[alive], ids[alive])
-    least_d, least_e = np.asarray(totals.least_seconds, np.float64), np.asarray(totals.least_energy_pj, np.float64)
-    least = {"latency": least_d, "energy": least_e, "edp": least_d * least_e * 1e-12}
-    best = {o: _least(np.stack([least[o][ok], ids[ok].astype(float)], axis=1)) for o in OBJECTIVES}
-    return Summary(len(ids), 0, int(ok.sum()), points, front_ids, best)
+    best = {o: least_kept(np.stack([floor[o][possible], ids[possible].astype(float)], axis=1)) for o in OBJECTIVES}
+    return Summary(len(ids), 0, int(possible.sum()), points, front_ids, best)
 
 
 def sweep(
@@ -150,47 +132,52 @@ def sweep(
     constraints: Mapping[str, float] | None = None,
     retime_chips: int = 48,
     progress: Progress | None = None,
+    timed: Progress | None = None,
 ) -> SweepResult:
     """Which chips of `space` are best for `workload`, with the best mapping of each operation on each chip?
 
-    `space`: a `Space` or its fields. `constraints`: upper limits on "area_mm2", "power_w", "seconds" or
-    "energy_pj". Every chip is evaluated by the lower bound; then the best chips per objective and a spread
-    of the Pareto front over (latency, energy, area), `retime_chips` in all, are timed exactly, and
-    `result.certified` says whether any other chip could still beat the best.
-    Raises `KPUError` for unknown names, and if no chip meets the constraints (with the nearest one).
+    `space`: a `Space` or its fields. `constraints`: upper limits on "area_mm2", "power_w", "tdp_w", "seconds" or
+    "energy_pj". Every chip is screened by the lower bound; the most promising per objective and a spread of the
+    Pareto front over (latency, energy, area), `retime_chips` in all, are timed exactly, with the mappings that are
+    best for each objective within the limits. `result.certified` says per objective whether any other chip could
+    still beat the best. `progress`, `timed`: called with the number of chips just screened, just timed.
+    Raises `KPUError` for unknown names, and if no chip keeps the limits (with the nearest one).
     """
     check_choice("objective", objective, OBJECTIVES)
     space = space if isinstance(space, Space) else Space(space)
     limits = limits_of(constraints)
-    if not isinstance(workload, (Workload, Op)):
-        raise KPUError(f"workload must be a Workload or an operation, got {type(workload).__name__}")
+    check_workload(workload)
     net = workload if isinstance(workload, Workload) else Workload.from_ops([("op", workload)])
     count = int(check_number("retime_chips", retime_chips, "chips", low=1, integer=True))
-    summary = evaluate_range(
-        space, net.ops, 0, space.geometries, objective=objective, constraints=limits, progress=progress
-    )
+    summary = evaluate_range(space, net.ops, 0, len(space), objective=objective, constraints=limits, progress=progress)
     if not summary.met:
         raise KPUError(_nobody(space, net, objective, limits))
-    return SweepResult(space, net, objective, limits, summary, retime(space, net, summary, objective, limits, count))
-
-
-def limits_of(constraints: Mapping[str, float] | None) -> dict[str, float]:
-    """Checked upper limits by name of `CONSTRAINTS`. Raises `KPUError` for unknown names and numbers not positive."""
-    limits = {}
-    for name, value in (constraints or {}).items():
-        if name not in CONSTRAINTS:
-            raise KPUError(f"constraints: {name!r} is unknown: {nearest(name, CONSTRAINTS)}")
-        limits[name] = check_number(f"constraints.{name}", value, CONSTRAINTS[name], low=0, low_open=True)
-    return limits
+    retimed = retime(space, net, summary, objective, limits, count, timed)
+    if not retimed.meets.any():
+        raise KPUError(
+            f"none of the {retimed.chips} most promising chips keeps the limits by exact time; {_nearest(retimed, limits)}: "
+            "widen the limits, or time more chips exactly (retime_chips)"
+        )
+    return SweepResult(space, net, objective, limits, summary, retimed)
 
 
 def _nobody(space: Space, net: Workload, objective: str, limits: dict[str, float]) -> str:
-    free = evaluate_range(space, net.ops, 0, space.geometries, objective=objective)
+    free = evaluate_range(space, net.ops, 0, len(space), objective=objective)
     if not free.met:
         return f"no chip of the space can hold one tile of every operation ({len(space):,} chips): enlarge L3, L2 or L1"
     seconds, energy, area = free.front_points.T
-    measures = {"area_mm2": area, "power_w": energy * 1e-12 / seconds, "seconds": seconds, "energy_pj": energy}
-    excess = np.max([measures[n] / limit for n, limit in limits.items()], axis=0)
-    nearest_chip = int(np.argmin(excess))
-    figures = ", ".join(f"{n} {measures[n][nearest_chip]:.4g} (limit {v:g} {CONSTRAINTS[n]})" for n, v in limits.items())
-    return f"no chip of the space meets the constraints; the nearest is chip {int(free.front_ids[nearest_chip])}: {figures}"
+    tdp = np.asarray(tdp_watts(space.chips(free.front_ids)))
+    return f"no chip of the space keeps the limits; {_least_excess(free.front_ids, measures(seconds, energy, area, tdp), limits)}"
+
+
+def _nearest(retimed: Retimed, limits: dict[str, float]) -> str:
+    measured = measures(retimed.seconds, retimed.energy_pj, retimed.area_mm2, retimed.tdp_w)
+    return _least_excess(retimed.ids, measured, limits)
+
+
+def _least_excess(ids: np.ndarray, measured: dict[str, np.ndarray], limits: dict[str, float]) -> str:
+    """The chip that exceeds the limits least, with its figures."""
+    excess = np.max([measured[n] / limit for n, limit in limits.items()] or [np.zeros(len(ids))], axis=0)
+    i = int(np.argmin(excess))
+    figures = ", ".join(f"{n} {measured[n][i]:.4g} (limit {v:g} {CONSTRAINTS[n]})" for n, v in limits.items())
+    return f"the nearest is chip {int(ids[i])}: {figures}"

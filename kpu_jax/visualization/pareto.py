@@ -8,7 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from kpu_jax.base.errors import KPUError
-from kpu_jax.explore.sweep import OBJECTIVES, SweepResult
+from kpu_jax.explore.limits import OBJECTIVES
+from kpu_jax.explore.sweep import SweepResult
 
 MARKS = dict(zip(OBJECTIVES, "<v*", strict=True))
 
@@ -24,7 +25,8 @@ def plot_pareto(result: SweepResult, ax: Axes | None = None) -> Axes:
     ax = plt.subplots(figsize=(7.5, 5))[1] if ax is None else ax
     r, points = result.retimed, result.summary.front_points
     meets = r.meets
-    colours = {"cmap": "viridis", "vmin": points[:, 2].min(), "vmax": points[:, 2].max()}
+    areas = np.concatenate([points[:, 2], r.area_mm2[meets]])
+    colours = {"cmap": "viridis", "vmin": areas.min(), "vmax": areas.max()}
     dots = ax.scatter(points[:, 0] * 1e3, points[:, 1] * 1e-9, 8, points[:, 2], alpha=0.5, linewidths=0, **colours)
     ax.scatter(
         r.seconds[meets] * 1e3, r.energy_pj[meets] * 1e-9, 55, r.area_mm2[meets], edgecolors="black", linewidths=0.6, zorder=3, **colours

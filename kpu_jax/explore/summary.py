@@ -1,0 +1,44 @@
+"""What a sweep keeps of a range of chips, however long."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from kpu_jax.explore import front
+from kpu_jax.explore.limits import OBJECTIVES
+
+BEST_KEPT = 1000  # per objective, by floor
+_NONE = np.zeros((0, 2))
+
+
+@dataclass
+class Summary:
+    """What is kept of a range of chips. `+` is associative and commutative: ranges may be cut anywhere."""
+
+    chips: int = 0
+    evaluations: int = 0
+    met: int = 0  # chips on which the bound leaves room for a schedule that keeps every limit
+    front_points: np.ndarray = field(default_factory=lambda: np.zeros((0, 3)))  # seconds, energy [pJ], area [mm^2]
+    front_ids: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    best: dict[str, np.ndarray] = field(default_factory=lambda: dict.fromkeys(OBJECTIVES, _NONE))  # [chip, (floor, id)]
+
+    def __add__(self, other: Summary) -> Summary:
+        points, ids = front.merge(self.front_points, self.front_ids, other.front_points, other.front_ids)
+        best = {o: least_kept(np.concatenate([self.best[o], other.best[o]])) for o in OBJECTIVES}
+        return Summary(
+            self.chips + other.chips, self.evaluations + other.evaluations, self.met + other.met, points, ids, best
+        )
+
+    def floor(self, objective: str, seen: set[int]) -> float:
+        """What no chip but those `seen` can fall below."""
+        rows = self.best[objective]
+        rest = [least for least, chip in rows if int(chip) not in seen]
+        dropped = float(rows[-1, 0]) if len(rows) == BEST_KEPT else np.inf
+        return min([*rest, dropped])
+
+
+def least_kept(rows: np.ndarray) -> np.ndarray:
+    """The `BEST_KEPT` least, ties by id."""
+    return rows[np.lexsort((rows[:, 1], rows[:, 0]))][:BEST_KEPT]
