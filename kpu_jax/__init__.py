@@ -2,13 +2,17 @@
 
 from kpu_jax import analysis, explore, hardware, mapping, model, workload
 from kpu_jax.base.errors import InfeasibleError, KPUError
+from kpu_jax.base.pytree import replace_path
 from kpu_jax.explore.mapping_search import best_mapping
 from kpu_jax.explore.space import Space, load_space
+from kpu_jax.explore.study import Study, load_study
 from kpu_jax.explore.sweep import sweep
 from kpu_jax.hardware import KPUConfig, Technology, load_config, preset, presets, save_config, technology
 from kpu_jax.mapping import Mapping
+from kpu_jax.model.costs import area_mm2
 from kpu_jax.model.report import Report
 from kpu_jax.simulator import KPUSimulator, Simulator, simulate
+from kpu_jax.version import __version__
 from kpu_jax.workload import Conv, Gemm, VectorOp, Workload, network, networks
 
 
@@ -20,7 +24,10 @@ def __getattr__(name: str) -> object:
     raise AttributeError(f"module 'kpu_jax' has no attribute {name!r}")
 
 
-__version__ = "0.1.0"
+def __dir__() -> list[str]:
+    return sorted({*globals(), "visualization"})
+
+
 __all__ = [
     "Conv",
     "Gemm",
@@ -32,21 +39,26 @@ __all__ = [
     "Report",
     "Simulator",
     "Space",
+    "Study",
     "Technology",
     "VectorOp",
     "Workload",
+    "__version__",
     "analysis",
+    "area_mm2",
     "best_mapping",
     "explore",
     "hardware",
     "load_config",
     "load_space",
+    "load_study",
     "mapping",
     "model",
     "network",
     "networks",
     "preset",
     "presets",
+    "replace_path",
     "save_config",
     "simulate",
     "sweep",

@@ -11,12 +11,14 @@ from kpu_jax.base.compilation import ONCE, jit_for
 from kpu_jax.base.errors import KPUError, check_choice, check_number
 from kpu_jax.base.pytree import is_traced
 from kpu_jax.explore.mapping_search import best_mapping
-from kpu_jax.hardware import KPUConfig, preset
-from kpu_jax.mapping import Mapping
+from kpu_jax.hardware import KPUConfig, check_config, preset
+from kpu_jax.hardware.fields import FIELDS
+from kpu_jax.mapping import Mapping, check_mapping
 from kpu_jax.model.batch import exact_cycles_of
 from kpu_jax.model.evaluate import evaluate, evaluate_table
 from kpu_jax.model.report import Report, to_host
-from kpu_jax.workload import Op, Workload
+from kpu_jax.workload import Op, Workload, check_workload
+from kpu_jax.workload.padding import pad_rows
 
 TIMINGS = ("exact", "bound")
 GIB, MIB = 1 << 30, 1 << 20
@@ -35,19 +37,23 @@ def _many(cfg: Any, ops: Any, mappings: Any, cycles: Any) -> Report:
 def _report(cfg: Any, ops: Any, mappings: Any, exact: bool) -> Report:
     """The report of concrete arguments, a table of operations if their leaves have an axis, in float64."""
     single = np.ndim(ops.m) == 0
+    rows = 1 if single else len(ops.m)
     run = _one if single else _many
-    cycles = np.full(np.shape(ops.m), np.nan)
+    if not single:
+        ops = pad_rows(ops)
+        mappings = jax.tree.map(lambda v: np.concatenate([v, np.repeat(v[-1:], len(ops.m) - rows)]), mappings)
+    times = np.full(np.shape(ops.m), np.nan)
     with jax.enable_x64(True):
-        report = run(cfg, ops, mappings, cycles)
+        report = run(cfg, ops, mappings, times)
         if exact:
             codes = np.atleast_1d(np.asarray(report.status_code if single else report.per_op.status_code))
-            fits = np.flatnonzero(codes == 0)
-            lanes = jax.tree.map(lambda v: np.atleast_1d(v)[fits], (ops, mappings))
-            chips = jax.tree.map(lambda v: np.full(len(fits), v), cfg)
-            times = np.full(len(codes), np.nan)
-            times[fits] = exact_cycles_of(chips, *lanes)
-            report = run(cfg, ops, mappings, times[0] if single else times)
-        return to_host(report)
+            timed = np.flatnonzero((codes == 0) & (np.atleast_1d(ops.count) > 0))
+            lanes = jax.tree.map(lambda v: np.atleast_1d(v)[timed], (ops, mappings))
+            cycles = exact_cycles_of(jax.tree.map(lambda v: np.full(len(timed), v), cfg), *lanes)
+            np.atleast_1d(times)[timed] = cycles
+            report = run(cfg, ops, mappings, np.full((), cycles[0]) if single and len(timed) else times)
+        report = to_host(report)
+    return report if single else report.first_rows(rows)
 
 
 def simulate(cfg: KPUConfig, workload: Op | Workload, mapping: Mapping | None = None, *, timing: str = "exact") -> Report:
@@ -62,12 +68,10 @@ def simulate(cfg: KPUConfig, workload: Op | Workload, mapping: Mapping | None = 
     `status` (`report.check()` raises). Raises `KPUError` for arguments of the wrong kind.
     """
     exact = check_choice("timing", timing, TIMINGS) == "exact"
-    if not isinstance(cfg, KPUConfig):
-        raise KPUError(f"cfg must be a KPUConfig (kpu.presets.edge_ai(), kpu.load_config(path)), got {type(cfg).__name__}")
-    if not isinstance(workload, (Op, Workload)):
-        raise KPUError(f"workload must be a Gemm, Conv, VectorOp or Workload, got {type(workload).__name__}")
-    if mapping is not None and not isinstance(mapping, Mapping):
-        raise KPUError(f"mapping must be a Mapping or None, got {type(mapping).__name__}")
+    check_config(cfg)
+    check_workload(workload)
+    if mapping is not None:
+        check_mapping(mapping)
     traced = is_traced(cfg, workload, mapping)
     if mapping is None:
         if traced:
@@ -83,7 +87,8 @@ def simulate(cfg: KPUConfig, workload: Op | Workload, mapping: Mapping | None = 
         pure = evaluate
     if traced:
         return pure(*arguments, exact=exact)
-    if not isinstance(workload, Workload) and any(np.ndim(leaf) for leaf in jax.tree.leaves(arguments)):
+    alone = cfg if isinstance(workload, Workload) else arguments
+    if any(np.ndim(leaf) for leaf in jax.tree.leaves(alone)):
         raise KPUError("simulate takes one chip, operation and mapping; use jax.vmap(kpu.simulate) over stacked ones")
     cfg, ops, mapping = canonical(arguments)
     return _report(cfg, ops, mapping, exact)
@@ -113,19 +118,31 @@ class Simulator:
     def __init__(
         self, main_memory_size: int | None = None, scratchpad_size: int | None = None, *, config: KPUConfig | None = None
     ) -> None:
+        if isinstance(main_memory_size, KPUConfig):
+            raise KPUError("main_memory_size is a number of bytes; give a chip as Simulator(config=chip)")
         if config is None:
             config = preset("edge_ai")
             main_memory_size = GIB if main_memory_size is None else main_memory_size
             scratchpad_size = MIB if scratchpad_size is None else scratchpad_size
+        check_config(config)
+        if np.ndim(config.compute.tile_count):
+            raise KPUError("config holds several stacked chips; a Simulator is one")
         changes: dict[str, float] = {}
-        if main_memory_size is not None:
-            size = check_number("main_memory_size", main_memory_size, "byte", low=1, integer=True)
-            changes["external_memory.bank_capacity_mb"] = size / MIB / float(config.external_memory.bank_count)
-        if scratchpad_size is not None:
-            size = check_number("scratchpad_size", scratchpad_size, "byte", low=1, integer=True)
-            changes["on_chip_memory.l3.tile_capacity_kb"] = size / 1024 / float(config.on_chip_memory.l3.tile_count)
+        for name, size, path, unit, parts in (
+            ("main_memory_size", main_memory_size, "external_memory.bank_capacity_mb", MIB, config.external_memory.bank_count),
+            ("scratchpad_size", scratchpad_size, "on_chip_memory.l3.tile_capacity_kb", 1024, config.on_chip_memory.l3.tile_count),
+        ):
+            if size is not None:
+                per_part = unit * float(parts)
+                low, high = (FIELDS[path].low * per_part, FIELDS[path].high * per_part)
+                total = check_number(name, size, "byte", low=np.ceil(low), high=np.floor(high), integer=True)
+                changes[path] = total / per_part
         self.config = config.replace(changes) if changes else config
         self.report: Report | None = None
+
+    def __repr__(self) -> str:
+        done = "nothing run yet" if self.report is None else f"last run {float(self.report.cycles):,.0f} cycles"
+        return f"Simulator({self.main_memory_size:,} bytes of main memory, {self.scratchpad_size:,} bytes of scratchpad; {done})"
 
     def __enter__(self) -> Simulator:
         return self
