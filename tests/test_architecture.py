@@ -25,6 +25,7 @@ BELOW = {
 BELOW["simulator"] = {*BELOW}
 BELOW["core"] = {*BELOW}
 BELOW["visualization"] = {*BELOW} - {"core"}
+BELOW["version"] = set()
 BELOW["cli"] = {*BELOW}
 MODULES = sorted(p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py")
 
