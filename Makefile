@@ -1,11 +1,14 @@
-# The main job's study; STUDY=experiments/which_kpu/million.toml sweeps a million chips.
+# The main job's study; STUDY=experiments/which_kpu/million.toml sweeps 1.1 million chips.
 STUDY ?= experiments/which_kpu/space.toml
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+# Tested versions, of the packages and of what builds them.
+export PIP_CONSTRAINT = constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .venv/ready: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "needs Python 3.11 or newer"; exit 1; }
 	$(PYTHON) -m venv .venv
-	.venv/bin/pip install -q -c constraints.txt -e '.[dev]'
+	.venv/bin/pip install -q -e '.[dev]'
 	touch $@
 
 main-job: .venv/ready
@@ -18,4 +21,12 @@ lint: .venv/ready
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 
-.PHONY: main-job test lint
+# A wheel from the source distribution, installed alone, answers.
+package: .venv/ready
+	rm -rf build/package && mkdir -p build/package
+	.venv/bin/python -m build -q --outdir build/package .
+	$(PYTHON) -m venv build/package/venv
+	build/package/venv/bin/pip install -q build/package/*.whl
+	cd build/package && venv/bin/python -c "import kpu_jax as kpu; print(kpu.presets.edge_ai().compute)" && venv/bin/kpu-jax --version
+
+.PHONY: main-job test lint package

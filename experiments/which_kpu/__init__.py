@@ -1,1 +1,1 @@
-"""Which KPU for ResNet-50 and BERT-base? See `__main__`."""
+"""Which KPU for ResNet-50 and BERT-base? See README.md beside this file."""
