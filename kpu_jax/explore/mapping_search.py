@@ -91,7 +91,6 @@ def search(
     strategy = _finalists(mappings, prices, estimate, others, objectives, min(finalists, len(strategies)))
     mappings, prices, fits = jax.tree.map(lambda v: np.take_along_axis(v, strategy, axis=-1), (mappings, prices, fits))
     cycles = np.full(prices.status.shape, np.inf)
-    known = np.zeros(cycles.shape, bool)
 
     def costs(at: np.ndarray) -> dict[str, np.ndarray]:
         return {o: _cost(o, prices.seconds(at), prices.energy_pj(at), others) for o in objectives}
@@ -103,14 +102,13 @@ def search(
     for wanted in (first, ~first):
         best = {o: cost.min(axis=-1, keepdims=True) for o, cost in costs(cycles).items()}
         can_win = np.any([bounds[o] <= best[o] for o in objectives], axis=0)
-        todo = np.nonzero(possible & wanted & can_win & ~known)
-        chip, op, _ = todo
-        cycles[todo] = exact_cycles_of(
+        picked = np.nonzero(possible & wanted & can_win)
+        chip, op, _ = picked
+        cycles[picked] = exact_cycles_of(
             jax.tree.map(lambda v, i=chip: v[i], chips),
             jax.tree.map(lambda v, i=op: np.asarray(v, np.float64)[i], ops),
-            jax.tree.map(lambda v, i=todo: v[i], mappings),
+            jax.tree.map(lambda v, i=picked: v[i], mappings),
         )
-        known[todo] = True
     return Found(strategy, mappings, prices.seconds(cycles), prices.energy_pj(cycles), prices.status, prices.overflow)
 
 

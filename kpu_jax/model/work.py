@@ -79,7 +79,8 @@ def work_of(cfg: Any, op: Any, mapping: Any, layout: Layout, traffic: Traffic, r
     returned = writes["l1"]["C"] - reads["pe"]["C"]
     serial, tail = cfg.compute.fold_overlap <= 0, fill_drain(cfg, op, mapping.dataflow)
     bursts = jnp.asarray(sum(traffic.bursts.values()))
-    held = _fabric(cfg, op, mapping, layout, rate, jnp.where(serial, tail, 0.0))
+    per_pass = jnp.where(serial, tail, 0.0)
+    held = _fabric(cfg, op, mapping, layout, rate, per_pass)
     total = layout.batch_steps * held[0]
     alone = layout.k.tiles <= 1
     columns = layout.m.shares * layout.n.shares / cfg.compute.processor_array.cols
@@ -95,7 +96,7 @@ def work_of(cfg: Any, op: Any, mapping: Any, layout: Layout, traffic: Traffic, r
         last_block=_last_block(op, mapping, layout, bursts, burst, held[1]),
         final=jnp.where(alone, op.batch * op.m * op.n * layout.widths[2], 0.0),
         lanes=jnp.where(alone, layout.batch_steps * columns, 0.0),
-        visits=_visits(op, mapping, layout, total),
+        visits=_visits(op, mapping, layout, total, rate, per_pass),
         turns=_turns(op, mapping, layout, burst),
         fill_drain=jnp.where(serial, 0.0, tail),
     )
@@ -226,18 +227,19 @@ def _last_block(
     )
 
 
-def _visits(op: Any, mapping: Any, layout: Layout, fabric: Scalar) -> Visits:
+def _visits(op: Any, mapping: Any, layout: Layout, fabric: Scalar, rate: Any, per_pass: Scalar) -> Visits:
     """Each visit lasts for all passes along K: those of weight- and input-stationary, the L2 blocks of output-stationary."""
     m, n, k = layout.m, layout.n, layout.k
     os, ws, is_ = mapping.dataflow == 0, mapping.dataflow == 1, mapping.dataflow == 2
     passes = jnp.where(os, k.l2_blocks, k.passes)
     blocks = jnp.where(ws, m.l2_blocks, m.passes) * jnp.where(is_, n.l2_blocks, n.passes)
     once = (layout.C.l1 <= op.m * op.n) & (k.tiles <= 1) & (passes >= 2) & (op.kind < 2)
+    visits = layout.batch_steps * blocks
     # Output-stationary passes differ in length by their L2 block's depth: the first is the deepest.
-    share = jnp.where(os, k.body.body_l2 / jnp.maximum(op.k, 1.0), 1.0 / passes)
+    first = jnp.where(os, visits * (ceil_div(k.body.body_l2, rate) + per_pass), fabric / passes)
     return Visits(
-        visits=jnp.where(once, layout.batch_steps * blocks, 0.0),
-        later=jnp.where(once, fabric * jnp.maximum(1.0 - share, 0.0), 0.0),
+        visits=jnp.where(once, visits, 0.0),
+        later=jnp.where(once, jnp.maximum(fabric - first, 0.0), 0.0),
     )
 
 
