@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from strategies import choose, matrix_options, random_conv
 
+from kpu_jax.engines.rates import Gang, Rates
 from kpu_jax.mapping import BUFFERINGS, DATAFLOWS, ORDERS, PASS_ORDERS, Mapping
-from kpu_jax.model.rates import Gang, Rates
 from kpu_jax.program import expand
 from kpu_jax.program.schedule import Schedule
 from kpu_jax.workload import Gemm, VectorOp
@@ -117,6 +117,7 @@ def dyadic_rates(rng: np.random.Generator, case: Case) -> Rates:
         bias=bias,
         activation=float(choose(rng, (1, 4))) if case.op.activation else 0.0,
         overlap=float(overlap),
+        stream=1.0,
         element=float(rng.choice([1, 2.5, 8])),
         fill_drain=0.0 if case.op.kind == 2 else float(case.rows + case.cols - 2 + preload),
     )

@@ -15,11 +15,12 @@ BELOW = {
     "workload": {"base", "hardware"},
     "frontends": {"base", "workload"},
     "mapping": {"base", "hardware", "workload"},
-    "program": {"base", "hardware", "workload", "mapping"},
-    "model": {"base", "hardware", "workload", "mapping"},
+    "engines": {"base", "hardware", "workload"},
+    "program": {"base", "hardware", "workload", "mapping", "engines"},
+    "model": {"base", "hardware", "workload", "mapping", "engines"},
     "machine": {"base", "hardware", "workload", "mapping", "program"},
-    "explore": {"base", "hardware", "workload", "mapping", "model"},
-    "analysis": {"base", "hardware", "workload", "mapping", "program", "model", "explore"},
+    "explore": {"base", "hardware", "workload", "mapping", "engines", "model"},
+    "analysis": {"base", "hardware", "workload", "mapping", "engines", "program", "model", "explore"},
     "utilities": {"base", "hardware", "workload"},
 }
 BELOW["simulator"] = {*BELOW}

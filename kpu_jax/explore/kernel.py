@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from kpu_jax.base.compilation import BATCH, jit_for
 from kpu_jax.base.pytree import replace_path
+from kpu_jax.engines.rates import rates_of
 from kpu_jax.hardware.derived import tdp_watts
 from kpu_jax.mapping.legality import needs
 from kpu_jax.mapping.proposals import propose
@@ -23,7 +24,6 @@ from kpu_jax.mapping.visits import lay_out
 from kpu_jax.model.bound import bound_of
 from kpu_jax.model.costs import costs_of, energy_pj, total_area_mm2
 from kpu_jax.model.evaluate import rate_of
-from kpu_jax.model.rates import rates_of
 from kpu_jax.model.traffic import count_traffic
 from kpu_jax.model.work import Work, work_of
 

@@ -18,13 +18,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from kpu_jax.base.compilation import ONCE_LOOP, jit_for
+from kpu_jax.engines.rates import rates_of
 from kpu_jax.hardware import preset
 from kpu_jax.mapping import Mapping
 from kpu_jax.model.evaluate import floats, rate_of
 from kpu_jax.model.exact import Arrival, Walk, arrival, begin_walk, end_walk, exact_cycles, step_walk
 from kpu_jax.model.leaps import ALIKE_PAIRS
 from kpu_jax.model.moves import Context, context
-from kpu_jax.model.rates import rates_of
 from kpu_jax.workload import Gemm
 
 STRIDE = 32  # steps between two looks at which lanes are done

@@ -26,7 +26,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from kpu_jax.model.rates import Rates
+from kpu_jax.engines.rates import Rates
 from kpu_jax.model.work import Work
 
 Scalar = jax.Array

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from kpu_jax.engines.rates import activation_cycles, element_cycles
 from kpu_jax.hardware import derived
-from kpu_jax.model.rates import activation_cycles, element_cycles
 from kpu_jax.model.traffic import LEVELS, OPERANDS, Traffic
 from kpu_jax.workload import MAC_FORMATS
 

@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 
 from kpu_jax.base.pytree import build
+from kpu_jax.engines.rates import Rates, rates_of
 from kpu_jax.hardware import derived
 from kpu_jax.mapping.legality import needs
 from kpu_jax.mapping.rate import rate_of
 from kpu_jax.mapping.visits import Layout, lay_out
 from kpu_jax.model.bound import ENGINES, Bound, bound_of
 from kpu_jax.model.costs import energy_pj, total_area_mm2
-from kpu_jax.model.rates import Rates, rates_of
 from kpu_jax.model.report import Report
 from kpu_jax.model.timing import makespan
 from kpu_jax.model.traffic import Traffic, count_traffic

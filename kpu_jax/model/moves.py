@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kpu_jax.base.numerics import ceil_div
-from kpu_jax.model.rates import Gang, Rates
+from kpu_jax.engines.rates import Gang, Rates
 from kpu_jax.model.step import LEVELS, C, Fixed, Moves, Outs
 from kpu_jax.model.transfers import Blocks, Widths, transfers, widths
 from kpu_jax.model.walk import Plan, Position, Span, groups_at, plan
@@ -64,7 +64,7 @@ def context(op: Any, mapping: Any, rates: Rates, rows: Scalar, cols: Scalar, rat
         carried=carried,
         hosted=location == 0,
         streams=(jnp.where(fabric, (flow + 2) - 3 * (flow > 0), 0.0) == np.arange(3.0)).astype(dtype),
-        stream_cost=jnp.where(fabric, 1.0, rates.element),
+        stream_cost=jnp.where(fabric, rates.stream, rates.element),
         speeds=jnp.stack([jnp.where(fabric, jnp.where(flow == 0, rate, 1.0), cols), *[jnp.asarray(cols, dtype)] * LEVELS]),
     )
 

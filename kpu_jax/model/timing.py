@@ -10,9 +10,9 @@ from jax.custom_derivatives import SymbolicZero
 
 from kpu_jax.base.compilation import ONCE_LOOP, jit_for
 from kpu_jax.base.pytree import is_traced, leaf_paths
+from kpu_jax.engines.rates import Rates
 from kpu_jax.model.exact import exact_cycles
 from kpu_jax.model.moves import context
-from kpu_jax.model.rates import Rates
 
 Scalar = jax.Array
 # The rates without a derivative: codes, what is no limit, and the fill and drain of the array (a count's).

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 
 from kpu_jax.base.numerics import ceil_div
+from kpu_jax.engines.rates import element_cycles, fill_drain
 from kpu_jax.mapping.axes import Axis, L3Class
 from kpu_jax.mapping.visits import Layout
-from kpu_jax.model.rates import element_cycles, fill_drain
 from kpu_jax.model.traffic import Traffic, run_bursts
 
 Scalar = jax.Array

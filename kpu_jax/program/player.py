@@ -9,7 +9,7 @@ from kpu_jax.program.schedule import Move, Schedule
 
 
 def play(schedule: Schedule, rates: Any) -> float:
-    """Makespan [fabric cycles] of the schedule; `rates` are `model.rates.Rates` of Python floats.
+    """Makespan [fabric cycles] of the schedule; `rates` are `engines.Rates` of Python floats.
 
     Every move starts when the moves that it needs are complete and its engine has finished the one before.
     """
@@ -30,8 +30,8 @@ def _duration(move: Move, schedule: Schedule, rates: Any) -> tuple[float, float]
         if schedule.blocks.kind == 2:
             return move.stream * rates.element, 0.0
         if rates.overlap:
-            return float(move.stream), rates.fill_drain
-        return move.stream + rates.fill_drain, 0.0
+            return move.stream * rates.stream, rates.fill_drain
+        return move.stream * rates.stream + rates.fill_drain, 0.0
     gang = getattr(rates, move.engine)
     lanes = move.bias_lanes * rates.bias + move.activation_lanes * rates.activation
     sizes = [move.gang_bytes, *move.stages]

@@ -11,13 +11,13 @@ from law_cases import MOST_PASSES, STEPPED, assert_all, bounded
 from strategies import Triple, in_chunks, passes_of, random_triples, stack, take
 
 from kpu_jax.base.pytree import get_path, replace_path
+from kpu_jax.engines.rates import rates_of
 from kpu_jax.hardware import preset
 from kpu_jax.mapping import Mapping
 from kpu_jax.model.batch import exact_cycles_of
 from kpu_jax.model.evaluate import floats, rate_of
 from kpu_jax.model.exact import exact_cycles
 from kpu_jax.model.moves import context
-from kpu_jax.model.rates import rates_of
 from kpu_jax.workload import Gemm
 
 

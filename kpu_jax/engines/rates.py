@@ -67,6 +67,7 @@ class Rates(NamedTuple):
     bias: Scalar  # vector-engine cycles per element and lane
     activation: Scalar
     element: Scalar  # vector-engine cycles per element and lane of a vector operation
+    stream: Scalar  # cycles for which one streamed element holds the fabric: 1 of its own clock
     overlap: Scalar  # 1: passes overlap (the KPU), 0: each pass fills and drains on its own
     fill_drain: Scalar  # fabric cycles between the last operand of a pass and its completion
 
@@ -122,6 +123,7 @@ def rates_of(cfg: Any, op: Any, dataflow: Scalar) -> Rates:
         bias=jnp.where(op.has_bias > 0, cfg.vector.cycles_add, 0.0),
         activation=jnp.where(op.kind < 2, activation_cycles(cfg, op), 0.0),
         element=jnp.where(op.kind < 2, 0.0, element_cycles(cfg, op)),
+        stream=one,
         overlap=cfg.compute.fold_overlap,
         fill_drain=fill_drain(cfg, op, dataflow),
     )
