@@ -1,6 +1,7 @@
 """kpu_jax: a differentiable, vectorised simulator of the Stillwater Knowledge Processing Unit."""
 
 from kpu_jax import analysis, explore, hardware, mapping, model, workload
+from kpu_jax.analysis.critical_path import critical_path
 from kpu_jax.base.errors import InfeasibleError, KPUError
 from kpu_jax.base.pytree import replace_path
 from kpu_jax.explore.mapping_search import best_mapping
@@ -47,6 +48,7 @@ __all__ = [
     "analysis",
     "area_mm2",
     "best_mapping",
+    "critical_path",
     "explore",
     "hardware",
     "load_config",

@@ -47,6 +47,10 @@ class Gang(NamedTuple):
         """
         return binding(size / self.limit, ceil_div(size, self.engines * self.bus) * self.cycles)
 
+    def slower(self, factor: Scalar) -> Gang:
+        """The same engines with all durations and latencies `factor` times as long."""
+        return self._replace(cycles=self.cycles * factor, limit=self.limit / factor, latency=self.latency * factor)
+
     def hold_at_least(self, size: Scalar) -> Scalar:
         """A lower bound on the holds of transfers that carry `size` bytes in total: no rounding up."""
         return size / self.peak

@@ -1,7 +1,8 @@
 """Exact times of many schedules at once: lanes that take up the next schedule when theirs is done.
 
-Schedules differ in length by orders of magnitude; a plain vmap would run all of them as long as the longest.
-Host NumPy in and out; the loop over lanes is compiled once for each number of lanes.
+Schedules differ in length by orders of magnitude; walking all of them as long as the longest would waste most
+of the work. `times` is traceable: `jax.vmap` of one time runs in lanes too, however deep the vmaps nest.
+`exact_cycles_of` is the same for NumPy leaves on the host.
 """
 
 from __future__ import annotations
@@ -9,94 +10,175 @@ from __future__ import annotations
 import functools
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.custom_batching import custom_vmap
 
 from kpu_jax.base.compilation import ONCE_LOOP, jit_for
-from kpu_jax.engines.rates import rates_of
+from kpu_jax.engines.rates import Rates, rates_of
 from kpu_jax.hardware import preset
 from kpu_jax.mapping import Mapping
-from kpu_jax.model.evaluate import floats, rate_of
-from kpu_jax.model.exact import Arrival, Walk, arrival, begin_walk, end_walk, exact_cycles, step_walk
-from kpu_jax.model.leaps import ALIKE_PAIRS
+from kpu_jax.mapping.rate import rate_of
+from kpu_jax.model.exact import Slopes, begin_walk, end_walk, exact_cycles, exact_slopes, step_walk
+from kpu_jax.model.leaps import ALIKE
 from kpu_jax.model.moves import Context, context
 from kpu_jax.workload import Gemm
 
-STRIDE = 32  # steps between two looks at which lanes are done
-LANES = 64  # of a worker on a CPU: the longest schedules decide for fewer, caches for more
-ACCELERATOR_LANES = 4096
+Scalar = jax.Array
+Along = Callable[["Problem"], Slopes]
+STRIDE = 16  # steps between two looks at which lanes are done
+LANES = 512  # on a CPU: enough to hide what a step costs besides arithmetic, few enough for the caches
+FEW = 64  # lanes for few schedules
+ACCELERATOR_LANES = 8192
+CHUNK = 4096  # schedules that the host hands over at once
 
 
-def _context(cfg: Any, op: Any, mapping: Any) -> Context:
-    cfg, op, mapping = floats(cfg), floats(op), floats(mapping)
+class Problem(NamedTuple):
+    """A schedule to be timed; all leaves of one shape, () or one number per schedule."""
+
+    rates: Rates
+    op: Any
+    mapping: Any
+    rows: Scalar
+    cols: Scalar
+    rate: Scalar  # MACs per PE and cycle
+    burst: Scalar  # [byte]
+
+
+def problem_of(cfg: Any, op: Any, mapping: Any) -> Problem:
+    """The schedule of `op` under `mapping` on `cfg`."""
     array = cfg.compute.processor_array
-    rates = rates_of(cfg, op, mapping.dataflow)
-    return context(op, mapping, rates, array.rows, array.cols, rate_of(cfg, op), cfg.buses.burst_bytes)
+    return Problem(rates_of(cfg, op, mapping.dataflow), op, mapping, array.rows, array.cols, rate_of(cfg, op), cfg.buses.burst_bytes)
 
 
-def _begin(problem: Any) -> tuple[Walk, Arrival]:
-    walk = begin_walk(_context(*problem))
-    return walk, arrival(walk)
+def _context(p: Problem) -> Context:
+    return context(p.op, p.mapping, p.rates, p.rows, p.cols, p.rate, p.burst)
 
 
-def _run(problems: Any, state: Any, fresh: Any) -> tuple[Any, Any, Any]:
-    """(state, done, makespan) of every lane after `STRIDE` further steps, from the start where `fresh`.
+@functools.cache
+def times(along: Along | None = None) -> Any:
+    """`Problem` -> (makespans [fabric cycles], their derivatives `along` [direction, ...]).
 
-    Lanes that are done walk on, and only where they arrived is kept: choosing between old and new for a
-    whole walk, as a vmapped while loop does, costs more than the step.
+    All leaves of the problem have one shape and dtype. Under `jax.vmap` the schedules run in lanes.
     """
-    c = jax.vmap(lambda p: _context(*p))(problems)
 
-    def where(mask: Any, new: Any, old: Any) -> Any:
-        return jax.tree.map(lambda a, b: jnp.where(mask.reshape((-1,) + (1,) * (a.ndim - 1)), a, b), new, old)
+    @custom_vmap
+    def timed(problem: Problem) -> tuple[Scalar, Scalar]:
+        shape = problem.rows.shape
+        if not shape:
+            c = _context(problem)
+            if along is not None:
+                return exact_slopes(c, along(problem))
+            cycles, _ = exact_cycles(c)
+            return cycles, jnp.zeros((0,), cycles.dtype)
+        flat = jax.tree.map(lambda v: v.reshape(-1), problem)
+        lanes = LANES if jax.default_backend() == "cpu" else ACCELERATOR_LANES
+        cycles, slopes = in_lanes(flat, len(flat.rows), lanes, along)
+        return cycles.reshape(shape), slopes.reshape((len(slopes), *shape))
 
-    state = where(fresh, jax.vmap(_begin)(problems), state)
+    @timed.def_vmap
+    def _(size: int, batched: Any, problem: Problem) -> Any:
+        full = jax.tree.map(lambda v, b: v if b else jnp.broadcast_to(v, (size, *v.shape)), problem, batched[0])
+        cycles, slopes = timed(full)
+        return (cycles, jnp.moveaxis(slopes, 0, 1)), (True, True)
 
-    def body(carry: Any) -> Any:
-        count, walk, arrived = carry
-        on = jax.vmap(step_walk)(c, walk)
-        return count + 1, on, where(on.done & ~walk.done, arrival(on), arrived)
+    return timed
 
-    def goes_on(carry: Any) -> Any:
-        return (carry[0] < STRIDE) & ~jnp.all(carry[1].done)
 
-    _, walk, arrived = jax.lax.while_loop(goes_on, body, (0, *state))
-    return (walk, arrived), walk.done, jax.vmap(end_walk)(c, arrived)
+def in_lanes(problems: Problem, total: Scalar | int, lanes: int, along_of: Along | None = None) -> tuple[Scalar, Scalar]:
+    """(makespans [schedule], derivatives [direction, schedule]) of the first `total` problems [schedule]."""
+    count = len(problems.rows)
+    lanes = min(lanes, count)
+    order = jnp.argsort(jnp.where(jnp.arange(count) < total, -_rough_steps(problems), jnp.inf))  # longest first
+
+    def assigned(task: Scalar) -> tuple[Context, Slopes | None]:
+        picked = jax.tree.map(lambda v: v[order[jnp.minimum(task, count - 1)]], problems)
+        return _context(picked), along_of and along_of(picked)
+
+    def body(state: Any) -> Any:
+        task, following, fresh, walk, arrived, cycles, slopes = state
+        c, along = assigned(task)
+        start = begin_walk(c, along)
+        walk, arrived = _where(fresh, (start, start.now), (walk, arrived))
+        walk = walk._replace(done=walk.done | (task >= total))
+
+        def step(carry: Any) -> Any:
+            count, on, last = carry
+            further = step_walk(c, on, along)
+            # Lanes that are done walk on, and only where they arrived is kept: cheaper than to keep whole walks.
+            return count + 1, further, _where(further.done & ~on.done, further.now, last)
+
+        _, walk, arrived = jax.lax.while_loop(lambda s: (s[0] < STRIDE) & ~jnp.all(s[1].done), step, (0, walk, arrived))
+        ends, slopes_now = end_walk(c, arrived, along)
+        finished = walk.done & (task < total)
+        place = jnp.where(finished, order[jnp.minimum(task, count - 1)], count)
+        cycles = cycles.at[place].set(ends, mode="drop")
+        if along is not None:
+            slopes = slopes.at[:, place].set(slopes_now, mode="drop")
+        turn = jnp.cumsum(finished)
+        task = jnp.where(finished, jnp.minimum(following + turn - 1, total), task)
+        return task, jnp.minimum(following + turn[-1], total), finished, walk, arrived, cycles, slopes
+
+    task = jnp.minimum(jnp.arange(lanes), total)
+    blank = jax.tree.map(lambda v: jnp.zeros(v.shape, v.dtype), jax.eval_shape(lambda t: begin_walk(*assigned(t)), task))
+    directions = 0 if along_of is None else len(blank.now.slopes)
+    results = jnp.zeros((1 + directions, count), problems.rows.dtype)
+    state = (task, jnp.minimum(lanes, total), task >= 0, blank, blank.now, results[0], results[1:])
+    *_, cycles, slopes = jax.lax.while_loop(lambda s: jnp.any(s[0] < total), body, state)
+    return cycles, slopes
+
+
+def _where(mask: Scalar, new: Any, old: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(mask, a, b), new, old)  # lanes are the last axis
+
+
+def _rough_steps(p: Problem) -> Scalar:
+    """About how many steps a walk takes; only the order in which schedules start depends on it."""
+    op, mapping = p.op, p.mapping
+    steps = jnp.minimum(op.batch, ALIKE + 2)
+    for axis in "mnk":
+        size, tile = getattr(op, axis), jnp.minimum(getattr(mapping, f"l3_{axis}"), getattr(op, axis))
+        share = tile / getattr(mapping, f"partition_{axis}")
+        block = jnp.minimum(getattr(mapping, f"l2_{axis}"), share)
+        streams = mapping.dataflow == "knm".index(axis)
+        passes = jnp.where(streams, 1, block / (p.cols if axis == "n" else p.rows))
+        for trips in (size / tile, share / block, passes):
+            steps = steps * jnp.clip(jnp.ceil(trips), 1, ALIKE + 2)
+    return steps
 
 
 @jit_for(ONCE_LOOP)
 def _alone(cfg: Any, op: Any, mapping: Any) -> Any:
-    return exact_cycles(_context(cfg, op, mapping))[0]
+    return exact_cycles(_context(problem_of(cfg, op, mapping)))[0]
+
+
+def _run(cfg: Any, ops: Any, mappings: Any, total: Any, *, lanes: int) -> Any:
+    return in_lanes(problem_of(cfg, ops, mappings), total, lanes)[0]
 
 
 _COMPILING = threading.Lock()
 
 
 @functools.cache
-def _compiled(lanes: int) -> Any:
-    """The compiled loop over `lanes` schedules (0: one schedule alone), for float64 leaves."""
+def _compiled(chunk: int) -> Any:
+    """The compiled loop over `chunk` schedules (0: one schedule alone), for float64 leaves."""
     with jax.enable_x64(True):
-        shape = jax.ShapeDtypeStruct((lanes,) if lanes else (), np.float64)
+        shape = jax.ShapeDtypeStruct((chunk,) if chunk else (), np.float64)
         problems = jax.tree.map(lambda _: shape, (preset("minimal"), Gemm(1, 1, 1).plain(), Mapping(l3_tile=(1, 1, 1), l2_tile=(1, 1, 1))))
-        if not lanes:
+        if not chunk:
             return _alone.lower(*problems).compile()
-        state = jax.eval_shape(jax.vmap(_begin), problems)
-        fresh = jax.ShapeDtypeStruct((lanes,), bool)
-        return jax.jit(_run, donate_argnums=1).lower(problems, state, fresh).compile()
+        run = functools.partial(_run, lanes=min(chunk, LANES if jax.default_backend() == "cpu" else ACCELERATOR_LANES))
+        return jax.jit(run).lower(*problems, jax.ShapeDtypeStruct((), np.int64)).compile()
 
 
-def _loop(lanes: int) -> Any:
+def _loop(chunk: int) -> Any:
     with _COMPILING:  # compiled once, whichever thread asks first
-        return _compiled(lanes)
-
-
-def _lanes() -> int:
-    return LANES if jax.default_backend() == "cpu" else ACCELERATOR_LANES
+        return _compiled(chunk)
 
 
 def exact_cycles_of(cfg: Any, ops: Any, mappings: Any) -> np.ndarray:
@@ -109,50 +191,23 @@ def exact_cycles_of(cfg: Any, ops: Any, mappings: Any) -> np.ndarray:
     if total == 1:
         with jax.enable_x64(True):
             return np.asarray(_loop(0)(*jax.tree.map(lambda v: v[0], problems)))[None]
+    chunk = FEW if total <= FEW else CHUNK
+    workers = min(os.cpu_count() or 1, 8) if jax.default_backend() == "cpu" else 1
+    size = min(chunk, -(-total // workers)) if total > chunk else chunk
     result = np.zeros(total)
-    longest_first = iter(np.argsort(-_rough_steps(*problems), kind="stable").tolist())
-    on_cpu = jax.default_backend() == "cpu"
-    lanes = _lanes()
-    workers = min(os.cpu_count() or 1, 8, -(-total // lanes)) if on_cpu else 1
-    with ThreadPoolExecutor(max(workers, 1)) as pool:  # compiled code runs outside of Python's lock
-        for worker in [pool.submit(_work, problems, longest_first, lanes, result) for _ in range(workers)]:
+    starts = iter(range(0, total, size))
+    with ThreadPoolExecutor(workers) as pool:  # compiled code runs outside of Python's lock
+        for worker in [pool.submit(_work, problems, starts, size, chunk, result) for _ in range(workers)]:
             worker.result()
     return result
 
 
-def _work(problems: Any, waiting: Iterator[int], lanes: int, result: np.ndarray) -> None:
-    """Time schedules from the queue `waiting` until there are none left."""
-    task = np.full(lanes, -1)  # which schedule each lane works on
-    fresh = np.zeros(lanes, bool)
-    state: Any = None
-    run = _loop(lanes)
-    with jax.enable_x64(True):
-        while True:
-            for lane in np.flatnonzero(task < 0):
-                task[lane] = next(waiting, -1)
-                fresh[lane] = True
-            if (task < 0).all():
-                return
-            picked = jax.tree.map(lambda v: v[np.maximum(task, 0)], problems)
-            if state is None:
-                state = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), jax.eval_shape(jax.vmap(_begin), picked))
-            state, done, cycles = run(picked, state, fresh)
-            finished = np.asarray(done) & (task >= 0)  # the walks of idle lanes are not read
-            result[task[finished]] = np.asarray(cycles)[finished]
-            task[finished] = -1
-            fresh[:] = False
-
-
-def _rough_steps(cfg: Any, op: Any, mapping: Any) -> np.ndarray:
-    """About how many steps a walk takes; only the order in which schedules start depends on it."""
-    steps = np.minimum(op.batch, ALIKE_PAIRS + 1)
-    array = cfg.compute.processor_array
-    for axis in "mnk":
-        size, tile = getattr(op, axis), np.minimum(getattr(mapping, f"l3_{axis}"), getattr(op, axis))
-        share = tile / getattr(mapping, f"partition_{axis}")
-        block = np.minimum(getattr(mapping, f"l2_{axis}"), share)
-        streams = mapping.dataflow == "knm".index(axis)
-        passes = np.where(streams, 1, block / np.where(axis == "n", array.cols, array.rows))
-        for trips in (size / tile, share / block, passes):
-            steps = steps * np.clip(np.ceil(trips), 1, ALIKE_PAIRS + 1)
-    return steps
+def _work(problems: Any, starts: Iterator[int], size: int, chunk: int, result: np.ndarray) -> None:
+    """Time the parts of `size` schedules that begin at `starts` until there are none left."""
+    run = _loop(chunk)
+    for start in starts:
+        part = slice(start, min(start + size, len(result)))
+        count = part.stop - start
+        padded = jax.tree.map(lambda v: np.pad(v[part], (0, chunk - count), mode="edge"), problems)
+        with jax.enable_x64(True):
+            result[part] = np.asarray(run(*padded, np.int64(count)))[:count]

@@ -16,7 +16,8 @@ from kpu_jax.mapping.visits import Layout, lay_out
 from kpu_jax.model.bound import ENGINES, Bound, bound_of
 from kpu_jax.model.costs import energy_pj, total_area_mm2
 from kpu_jax.model.report import Report
-from kpu_jax.model.timing import makespan
+from kpu_jax.model.timing import ENGINES as CRITICAL
+from kpu_jax.model.timing import critical_cycles, makespan
 from kpu_jax.model.traffic import Traffic, count_traffic
 from kpu_jax.model.work import Work, work_of
 from kpu_jax.workload import Op
@@ -63,11 +64,7 @@ def evaluate(cfg: Any, op: Any, mapping: Any, *, exact: bool, cycles: Any = None
     ok = status == 0
     cycles = bound.cycles if cycles is None else jnp.where(jnp.isnan(cycles), bound.cycles, cycles)
     if exact:
-        array = cfg.compute.processor_array
-        # An illegal mapping is timed as if it had one block, and its time discarded.
-        whole = {f"{level}_{a}": getattr(op, a) for level in ("l3", "l2") for a in "mnk"}
-        legal = mapping_where(ok, mapping, whole)
-        cycles = makespan(rates, op, legal, array.rows, array.cols, rate_of(cfg, op), cfg.buses.burst_bytes)
+        cycles = makespan(*_timed(cfg, op, mapping, rates, ok))
     cycles = jnp.where(ok, cycles, jnp.inf)
     bound_or_inf = jnp.where(ok, bound.cycles, jnp.inf)
     hz = cfg.clocks.fabric_mhz * 1e6
@@ -100,6 +97,25 @@ def evaluate(cfg: Any, op: Any, mapping: Any, *, exact: bool, cycles: Any = None
         tdp_w=derived.tdp_watts(cfg),
     )
     return repeated(once, op.count)
+
+
+def _timed(cfg: Any, op: Any, mapping: Any, rates: Rates, ok: Scalar) -> tuple[Any, ...]:
+    """The arguments of `makespan`: an illegal mapping is timed as if it had one block, and its time discarded."""
+    array = cfg.compute.processor_array
+    whole = {f"{level}_{a}": getattr(op, a) for level in ("l3", "l2") for a in "mnk"}
+    legal = mapping_where(ok, mapping, whole)
+    return rates, op, legal, array.rows, array.cols, rate_of(cfg, op), cfg.buses.burst_bytes
+
+
+def criticality(cfg: Any, op: Any, mapping: Any) -> tuple[Scalar, dict[str, Scalar], Scalar, Scalar]:
+    """(exact cycles, those of each engine class on the critical path, status code, overflow), `count` times over."""
+    cfg, op, mapping = floats(cfg), floats(op), floats(mapping)
+    array, rate = cfg.compute.processor_array, rate_of(cfg, op)
+    status, overflow = needs(cfg, op, mapping, lay_out(op, mapping, array.rows, array.cols, rate)).verdict
+    ok = status == 0
+    cycles, parts = critical_cycles(*_timed(cfg, op, mapping, rates_of(cfg, op, mapping.dataflow), ok))
+    cycles, *parts = (jnp.where(op.count > 0, jnp.where(ok, v, jnp.inf) * op.count, 0.0) for v in (cycles, *parts))
+    return cycles, dict(zip(CRITICAL, parts, strict=True)), jnp.where(op.count > 0, status, 0.0), overflow
 
 
 COUNTED = ("cycles", "cycles_bound", "seconds", "energy_pj", "macs", "reads", "writes", "overfetch", "compulsory", "energy", "busy")

@@ -1,14 +1,19 @@
 """The exact makespan of a schedule: step through its passes, and leap where the pattern repeats.
 
-Exact, not a bound: wherever the iterations of a loop are alike and the state has advanced by the same
-amount twice, max-plus linearity proves that it will go on so, and the walk leaps to the loop's end.
-Proof: let x' = A x be an iteration. Components that no operation of the loop writes stay constant (v), the
-others (u) follow u' = A u + B v. If u grew by the same lambda > 0 in two successive iterations, then no term
-of B v decided the second one (it would have been decided by the same constant before, without growth), so
-u' = A u from here on, and A (lambda + u) = lambda + A u. Every component that is written grows, since it is
-the end of an operation on an in-order engine; so a component that did not grow was not written.
-Two places per block make two iterations take turns, a short and a long one: the same holds over pairs of
-iterations (u grew by lambda since the iteration before the last, twice in succession), which leap in pairs.
+Exact, not a bound: wherever the iterations of a loop are alike and the state has advanced by one and the same
+time, max-plus linearity proves that it will go on so, and the walk leaps to the loop's end.
+Proof. Let x' = A x be an iteration. Components that did not move (v) are constants, the others (u) follow
+u' = max(A u, B v). Every operation that reads a constant was made in the iteration before too, on an in-order
+engine that has since been busy until later than that constant: so B v decides nothing any more, u' = A u, and if u
+moved by lambda in all components, A (lambda + u) = lambda + A u says that it will move by lambda again. What does
+not move stays: every component that an operation writes moves, for it is an end on an in-order engine, and a place
+that takes turns with another one moves with it or not at all (`leaps` checks that, and that the way out of C, which
+the next iteration begins with, is that of the iteration before).
+Two places per block make two iterations take turns, a short and a long one: then pairs of iterations repeat.
+
+Slopes in the rates are carried along the same walk, every maximum following one of its arguments; with the
+times periodic, each component's slope follows from a fixed other one's an iteration before, so growth that repeats
+once repeats for ever, and leaps wait for that too. At ties some of the critical paths is followed.
 
 Agreement with the expanded program: exact for durations that are integers or dyadic, else to
 (instructions x 2^-52) relative in float64. Times are kept relative to the fabric's, with a compensated
@@ -17,26 +22,42 @@ origin, so that float32 keeps its precision over long schedules.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from kpu_jax.model.leaps import History, leap_after, no_history
-from kpu_jax.model.moves import Context, Stay, moves_at
-from kpu_jax.model.step import FABRIC, LEVELS, Outs, advance, begin, finish
-from kpu_jax.model.walk import LOOPS, loop_same, loop_trips, position, spans
+from kpu_jax.engines.rates import Rates
+from kpu_jax.model.leaps import End, History, leap_after, no_history
+from kpu_jax.model.moves import Context, Stay, changed_blocks, moves_at, timed_at
+from kpu_jax.model.step import FABRIC, LEVELS, STATE, Outs, advance, begin, finish
+from kpu_jax.model.walk import PLACES, loop_same, loop_trips, spans
 
 Scalar = jax.Array
 
 
-class Walk(NamedTuple):
+class Slopes(NamedTuple):
+    """Which derivatives a walk carries along."""
+
+    rates_at: Callable[[Scalar], Rates]  # rates at the parameters
+    at: Scalar  # [direction]: parameters
+
+
+class Arrival(NamedTuple):
+    """All that the makespan depends on once the last pass is made."""
+
     x: Scalar  # [STATE]
     origin: Scalar  # [2]: the time that x is relative to, as high + low part
-    # [LOOPS] (hides tuple.index, which nobody calls)
-    index: Scalar  # type: ignore[assignment]
-    before: Scalar  # [LOOPS]: the index of the step before, -1 before the first
     outs: Outs
+    slopes: Any  # [direction, STATE + 4]: of the absolute times and of the holds of C's way out; None: not carried
+
+
+class Walk(NamedTuple):
+    now: Arrival
+    # [place] (hides tuple.index, which nobody calls)
+    index: Scalar  # type: ignore[assignment]
+    fresh: Scalar  # [place] bool: the index is not that of the step before
     stay: Stay
     history: History | None  # None: never leap
     steps: Scalar
@@ -46,77 +67,86 @@ class Walk(NamedTuple):
 def exact_cycles(c: Context, *, leap: bool = True) -> tuple[Scalar, Scalar]:
     """(makespan [fabric cycles], steps walked) of the schedule that `c` describes.
 
-    `leap=False` walks every pass: the same time, and tangents that are exact along the whole path.
-
-    Traceable and vmappable. The number of steps walked depends on how deep the loops nest, hardly on how
-    long they are. Sizes or rates that are not positive numbers end the walk at once, with an infinite makespan.
+    `leap=False` walks every pass: the same time. Traceable; for many schedules at once use `model.batch`.
+    The number of steps walked depends on how deep the loops nest, hardly on how long they are. Sizes or rates
+    that are not positive numbers end the walk at once, with an infinite makespan.
     """
     walk = jax.lax.while_loop(lambda w: ~w.done, lambda w: step_walk(c, w), begin_walk(c, leap=leap))
-    return end_walk(c, arrival(walk)), walk.steps
+    return end_walk(c, walk.now)[0], walk.steps
 
 
-class Arrival(NamedTuple):
-    """All that the makespan depends on once the last pass is made."""
-
-    x: Scalar
-    origin: Scalar
-    outs: Outs
+def exact_slopes(c: Context, along: Slopes, *, leap: bool = True) -> tuple[Scalar, Scalar]:
+    """(makespan, its derivatives [direction]) of the schedule that `c` describes, with the rates `along` gives."""
+    walk = jax.lax.while_loop(lambda w: ~w.done, lambda w: step_walk(c, w, along), begin_walk(c, along, leap=leap))
+    return end_walk(c, walk.now, along)
 
 
-def arrival(walk: Walk) -> Arrival:
-    """Where a walk stands; meaningful when it is done."""
-    return Arrival(walk.x, walk.origin, walk.outs)
+def end_walk(c: Context, a: Arrival, along: Slopes | None = None) -> tuple[Scalar, Any]:
+    """(makespan [fabric cycles], its slopes or None) of a walk that has arrived: C leaves the chip after the last pass."""
 
+    def last(t: Context, x: Scalar, outs: Outs) -> Scalar:
+        return finish(x, outs, t.fixed, t.rates.host.latency, t.hosted[-1])
 
-def end_walk(c: Context, a: Arrival) -> Scalar:
-    """The makespan [fabric cycles] of a walk that has arrived: C leaves the chip after the last pass."""
-    end = finish(a.x, a.outs, c.fixed, c.rates.host.latency, c.op.loc_c == 0)
+    end, slopes = last(c, a.x, a.outs), None
+    if along is not None:
+        (end, _), slopes = _pushed(c, along, a, lambda t, x, outs: (last(t, x, outs), None))
     cycles = a.origin[0] + (a.origin[1] + end)
-    return jnp.where(c.plan.valid & (cycles < jnp.inf), cycles, jnp.inf)
+    return jnp.where(c.plan.valid & (cycles < jnp.inf), cycles, jnp.inf), slopes
 
 
-def begin_walk(c: Context, *, leap: bool = True) -> Walk:
+def begin_walk(c: Context, along: Slopes | None = None, *, leap: bool = True) -> Walk:
     """At the first pass, everything free."""
-    # Everything inherits the batch shape and dtype of the context, so that vmap finds a steady carry.
-    zero = jnp.zeros((), jnp.result_type(float)) + 0 * (c.rates.dma.engines + c.op.m + c.plan.tile3[0])
-    zeros = jnp.zeros(LOOPS) + zero
-    two = jnp.zeros(2) + zero
+    # Everything inherits the batch shape and dtype of the context.
+    zero = jnp.zeros((), jnp.result_type(float)) + 0 * (c.rates.dma.engines + c.plan.tile3[0])
+    zeros = jnp.stack([zero] * PLACES)
+    nothing = zeros[:LEVELS]
+    slopes = None if along is None else jnp.zeros((len(along.at), STATE + LEVELS + 1, *zero.shape), zero.dtype)
+    now = Arrival(begin(zero), zeros[:2], Outs(nothing, zero, zero > 0), slopes)
+    stay = Stay(zeros[:2], zeros[:2])
     return Walk(
-        x=begin(zero),
-        origin=two,
+        now=now,
         index=zeros,
-        before=zeros - 1,
-        outs=Outs(jnp.zeros((LEVELS, 1)) + zero, zero[None], zero[None] > 0),
-        stay=Stay(two, two),
-        history=no_history(zero) if leap else None,
+        fresh=zeros == 0,
+        stay=stay,
+        history=no_history(_end(now, stay)) if leap else None,
         steps=zero,
         done=~c.plan.valid,
     )
 
 
-def step_walk(c: Context, w: Walk) -> Walk:
+def step_walk(c: Context, w: Walk, along: Slopes | None = None) -> Walk:
     """One pass further, and on to the end of a loop whose iterations repeat."""
-    at = position(c.plan, w.index)
-    span = spans(c.plan, at)
-    moves, outs, stay = moves_at(c, at, span, w.index != w.before, w.stay)
-    x = advance(w.x, moves, w.outs, c.fixed, w.before[0] < 0)
-    shift = x[FABRIC]
-    x, origin = x - shift, _add(w.origin, shift)
+    span = spans(c.plan, w.index)
 
-    goes_on = w.index < loop_trips(c.plan, span) - 1
-    here = jnp.arange(LOOPS)
-    loop = jnp.max(jnp.where(goes_on, here, -1))  # the loop that goes on; those inside it start again
-    this = here == loop
+    def step(t: Context, x: Scalar, outs: Outs) -> Any:
+        moves, next_outs, stay = moves_at(t, w.index, span, w.fresh, w.stay)
+        return advance(x, moves, outs, t.fixed, w.steps == 0), (next_outs, stay)
+
+    if along is None:
+        x, (outs, stay) = step(c, w.now.x, w.now.outs)
+        slopes = None
+    else:
+        (x, (outs, stay)), slopes = _pushed(c, along, w.now, step)
+    shift = x[FABRIC]
+    now = Arrival(x - shift, _add(w.now.origin, shift), outs, slopes)
+
+    rank, trips = c.plan.rank, loop_trips(c.plan, span)
+    goes_on = w.index < trips - 1
+    loop = jnp.max(jnp.where(goes_on, rank, -1.0), axis=0)  # the loop that goes on; those inside it start again
+    this = goes_on & (rank == loop)
     index, history = w.index, w.history
     if history is not None:
-        history, leap = leap_after(history, x, origin, loop, loop_same(c.plan, at, span), index)
-        x, origin, index = x - leap.lag, _add(origin, leap.cycles), index + jnp.where(this, leap.iterations, 0.0)
+        same, at = (jnp.sum(jnp.where(this, v, 0.0), axis=0) for v in (loop_same(c.plan, w.index, span), w.index))
+        swaps = changed_blocks(this | ((rank > loop) & (trips > 1))) & c.fixed.doubles[:, None]
+        history, leap = leap_after(history, _end(now, stay), loop, same, at, swaps)
+        grown = None if slopes is None else slopes + leap.slopes
+        now = Arrival(now.x - leap.lag, _add(now.origin, leap.cycles), outs, grown)
+        index = index + jnp.where(this, leap.iterations, 0.0)
+    following = jnp.where(rank > loop, 0.0, index + this)
     return Walk(
-        x=x,
-        origin=origin,
-        index=jnp.where(here > loop, 0.0, index + this),
-        before=index,
-        outs=outs,
+        now=now,
+        index=following,
+        fresh=following != w.index,
         stay=stay,
         history=history,
         steps=w.steps + 1,
@@ -125,9 +155,33 @@ def step_walk(c: Context, w: Walk) -> Walk:
     )
 
 
+def _end(now: Arrival, stay: Stay) -> End:
+    return End(jnp.concatenate([now.x, now.origin, now.outs.hold, now.outs.host_hold[None], stay.parts]), now.slopes)
+
+
+def _pushed(c: Context, along: Slopes, a: Arrival, step: Callable[[Context, Scalar, Outs], Any]) -> tuple[Any, Scalar]:
+    """((times, rest) of `step`, slopes of both the times and, if the rest has them, the holds of C's way out)."""
+
+    def at(parameters: Scalar, x: Scalar, hold: Scalar, host_hold: Scalar) -> Any:
+        times, rest = step(timed_at(c, along.rates_at(parameters)), x, Outs(hold, host_hold, a.outs.host))
+        holds = () if rest is None else (rest[0].hold, rest[0].host_hold)
+        return (times, *holds), rest
+
+    def push(direction: Scalar, slopes: Scalar) -> Any:
+        moving = (direction, slopes[:STATE], slopes[STATE:-1], slopes[-1])
+        (times, *_), (slope, *holds), rest = jax.jvp(at, (along.at, a.x, a.outs.hold, a.outs.host_hold), moving, has_aux=True)
+        if holds:
+            slope = jnp.concatenate([slope, holds[0], holds[1][None]])
+        return (times, rest), slope
+
+    n = len(along.at)
+    directions = jnp.eye(n, dtype=along.at.dtype).reshape((n, n) + (1,) * (along.at.ndim - 1)) + jnp.zeros_like(along.at)
+    return jax.vmap(push, out_axes=(None, 0))(directions, a.slopes)
+
+
 def _add(origin: Scalar, step: Any) -> Scalar:
     """origin + step as a (high, low) pair, without losing the low part (two-sum)."""
-    high, low = jnp.unstack(origin)
+    high, low = origin
     low += step
     total = high + low
     return jnp.stack([total, low - (total - high)])

@@ -2,78 +2,110 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from kpu_jax.model.step import FABRIC, STATE
-from kpu_jax.model.walk import LOOPS
+from kpu_jax.model.step import LEVELS, OTHER, PER_LEVEL, STATE, USED
+from kpu_jax.model.walk import LOOPS, column
 
 Scalar = jax.Array
-ALIKE = 4  # iterations of one kind before a leap: the first may still carry another kind's write-back
-ALIKE_PAIRS = 5  # ... and before a leap of pairs
+# Iterations of one kind before a leap: the first may still carry another kind's way out and wait for what was there
+# before the loop, the second waits for nothing old any more, and the next ones show that the pattern repeats.
+ALIKE = 3
+PATIENCE = 24  # iterations of one kind until a leap no longer waits for slopes that settle slowly
+
+
+class End(NamedTuple):
+    """Where an iteration ended."""
+
+    # [component]: the state x relative to the origin, [STATE]; the origin, high and low part; and what decides how C
+    # leaves in the next step: its holds, the compute tiles along K. One array, to be kept or not as one.
+    place: Scalar
+    slopes: Any  # [direction, component] of the absolute times and of the holds, or None
 
 
 class History(NamedTuple):
-    """The state after the last iteration of each loop, and how far that iteration had moved it."""
+    """The end of the last iteration of an even number of each loop; [loop] on the first axis."""
 
-    # [LOOPS, 3 STATE + 2]: the state, how far the last iteration moved it, and the one before that; the origin that
-    # the state is relative to. One table, so that one select writes a row whichever lane of a batch it belongs to.
-    table: Scalar
-    alike: Scalar  # [LOOPS]: successive iterations of one kind
-    kind: Scalar  # [LOOPS]: up to which index they are of that kind
+    end: End
+    grown: Any  # [loop, direction, component] by how much the slopes had grown over the two iterations before, or None
+    alike: Scalar  # [loop]: successive iterations of one kind
+    kind: Scalar  # [loop]: up to which index they are of that kind
 
 
 class Leap(NamedTuple):
     iterations: Scalar
     cycles: Scalar  # by which the leap moves all that grows [fabric cycles]
     lag: Scalar  # [STATE]: by which what does not grow falls behind
+    slopes: Any  # by which the slopes grow, or None
 
 
-def no_history(zero: Scalar) -> History:
-    """Nothing walked; of the type and batch of `zero`."""
-    return History(jnp.zeros((LOOPS, 3 * STATE + 2)) + zero, jnp.zeros(LOOPS) + zero, zero - jnp.ones(LOOPS))
+def no_history(end: End) -> History:
+    """Nothing walked; of the type and batch of `end`."""
+    blank = jax.tree.map(lambda v: jnp.zeros_like(v, shape=(LOOPS, *v.shape)), end)
+    loops = jnp.zeros_like(blank.place[:, 0])
+    return History(blank, blank.slopes, loops, loops - 1)
 
 
-def leap_after(h: History, x: Scalar, origin: Scalar, loop: Scalar, same: Scalar, index: Scalar) -> tuple[History, Leap]:
-    """Note that an iteration of `loop` ended with the state `x` at `index` [LOOPS], and leap if it will repeat.
+def leap_after(h: History, end: End, loop: Scalar, same: Scalar, index: Scalar, swaps: Scalar) -> tuple[History, Leap]:
+    """Note that the iteration `index` of the loop of rank `loop` ended, and leap if it will repeat.
 
-    `same` [LOOPS]: index up to which iterations are alike. After the last step no loop goes on (`loop` is -1).
+    `same`: index up to which iterations are alike; `swaps` [level, operand] bool: its blocks take turns in two places
+    in this loop. After the last step no loop goes on (`loop` is -1). Iterations of odd number are compared with
+    the one before, iterations of even number with the one before that, so that one end per loop is enough.
     """
-    here = jnp.arange(LOOPS)
-    this, inner = here == loop, here > loop
-    row = jnp.sum(jnp.where(this[:, None], h.table, 0.0), axis=0)
-    state, moved_then, moved_before, origin_then = jax.lax.split(row, (STATE, STATE, STATE, 2))
-    moved = x - state + jnp.sum(origin - origin_then)
+    ranks = column(range(LOOPS), loop)
+    this, inner = ranks == loop, ranks > loop
+
+    def at_this(like: Any, chosen: Scalar = this) -> Any:
+        return chosen.reshape(this.shape[:1] + (1,) * (like.ndim - this.ndim) + this.shape[1:])
+
+    def recalled(tree: Any) -> Any:
+        return jax.tree.map(lambda v: functools.reduce(lambda row, r: jnp.where(loop == r, v[r], row), range(1, LOOPS), v[0]), tree)
+
     # Loops inside this one start again; the others have not moved.
     alike = jnp.where(this, jnp.where(h.kind == same, h.alike, 0.0) + 1, jnp.where(inner, 0.0, h.alike))
-    history = History(
-        table=jnp.where(this[:, None], jnp.concatenate([x, moved, moved_then, origin]), h.table),
-        alike=alike,
-        kind=jnp.where(this, same, jnp.where(inner, -1.0, h.kind)),
-    )
-    times, left = jnp.unstack(jnp.sum(jnp.where(this, jnp.stack([alike, same - index]), 0.0), axis=1))
+    kind = jnp.where(this, same, jnp.where(inner, -1.0, h.kind))
+    times = jnp.sum(jnp.where(this, alike, 0.0), axis=0)
+    even = jnp.floor(times / 2) * 2 == times
+    kept = this & (even | (times == 1))
+    kept, end, then = jax.lax.optimization_barrier((kept, end, recalled(h.end)))
 
-    by_one, by_two = moved, moved + moved_then
-    steady = _steady(x, jnp.stack([by_one, by_two]), jnp.stack([moved_then, moved_then + moved_before]))
-    steady_one, steady_two = jnp.unstack(steady)
-    single = steady_one & (times >= ALIKE)
-    pair = steady_two & (times >= ALIKE_PAIRS) & ~single
-    periods = jnp.where(single, left, jnp.where(pair, jnp.floor(left / 2), 0.0))
-    period = jnp.where(pair, by_two, by_one)
-    growth = period[FABRIC]
-    cycles = periods * growth
-    lag = jnp.where(period > growth / 2, 0.0, cycles)
-    return history, Leap(jnp.where(pair, 2 * periods, periods), cycles, lag)
+    origin = end.place[STATE : STATE + 2] - then.place[STATE : STATE + 2]
+    cycles = origin[0] + origin[1]
+    steady, still = _steady(end.place, then.place, cycles, swaps)
+    steady &= times >= ALIKE
+    by = grown = None
+    if end.slopes is not None:
+        by = end.slopes - then.slopes
+        steady &= even & ((times >= PATIENCE) | ((times > 2 * ALIKE - 1) & _alike(by, recalled(h.grown))))
+    length = jnp.where(even, 2.0, 1.0)
+    periods = jnp.where(steady, jnp.floor((same - index) / length), 0.0)
+    ends = jax.tree.map(lambda new, old: jnp.where(at_this(old, kept), new, old), end, h.end)
+    if by is not None:
+        grown = jnp.where(at_this(h.grown, kept), by, h.grown)
+    leap = Leap(periods * length, periods * cycles, jnp.where(still, periods * cycles, 0.0), None if by is None else periods * by)
+    return History(ends, grown, alike, kind), leap
 
 
-def _steady(x: Scalar, moved: Scalar, moved_then: Scalar) -> Scalar:
-    """[2, STATE] -> [2]: did two successive periods move every component by one and the same time, or not at all?"""
-    cycles = moved[:, FABRIC, None]
-    grows, grew = moved > cycles / 2, moved_then > cycles / 2
+def _steady(now: Scalar, then: Scalar, cycles: Scalar, swaps: Scalar) -> tuple[Scalar, Scalar]:
+    """(did every component move by the same `cycles` or not at all, and C's way out not change; which did not [STATE])."""
+    x = now[:STATE]
+    moved = x - then[:STATE]  # relative to origins that have moved by `cycles`
     # Rounding of the differences; the components that grow are near the origin, so this is tight.
-    slack = 16 * jnp.finfo(x.dtype).eps * (jnp.abs(x) + cycles)
-    expected = jnp.where(grows, cycles, 0.0)
-    apart = jnp.maximum(jnp.abs(moved - expected), jnp.abs(moved_then - expected))
-    return jnp.all((apart <= slack) & (grows == grew) & (cycles > 0), axis=1)
+    slack = jnp.minimum(16 * jnp.finfo(moved.dtype).eps * (jnp.abs(x) + cycles), cycles / 4)
+    grows, still = jnp.abs(moved) <= slack, jnp.abs(moved + cycles) <= slack
+    # One place of a pair may hold what the other held an iteration before: both move, or neither does.
+    levels = grows[: LEVELS * PER_LEVEL].reshape((LEVELS, PER_LEVEL) + cycles.shape)
+    pairs = ~swaps | (levels[:, USED:OTHER] == levels[:, OTHER:-2])
+    same_way_out = jnp.all(now[STATE + 2 :] == then[STATE + 2 :], axis=0)
+    return jnp.all(grows | still, axis=0) & jnp.all(pairs, axis=(0, 1)) & same_way_out & (cycles > 0), still
+
+
+def _alike(growth: Scalar, growth_before: Scalar) -> Scalar:
+    """Did all slopes [direction, component] grow as they had before?"""
+    slack = 1e3 * jnp.finfo(growth.dtype).eps * (jnp.abs(growth) + jnp.max(jnp.abs(growth), axis=(0, 1)))
+    return jnp.all(jnp.abs(growth - growth_before) <= slack, axis=(0, 1))

@@ -6,22 +6,18 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from kpu_jax.base.numerics import ceil_div
 from kpu_jax.engines.rates import Gang, Rates
-from kpu_jax.model.step import LEVELS, C, Fixed, Moves, Outs
+from kpu_jax.model.step import LEVELS, C, Fixed, Moves, Outs, later
 from kpu_jax.model.transfers import Blocks, Widths, transfers, widths
-from kpu_jax.model.walk import Plan, Position, Span, groups_at, plan
+from kpu_jax.model.walk import Plan, Span, blocks_at, column, groups_at, plan, stacked
 
 Scalar = jax.Array
-_SO_FAR = np.tril(np.ones((LEVELS, LEVELS), bool))  # [level, this level and those above it]
-_IS_L2 = np.array([False, True, False])
-_IS_L1 = np.array([False, False, True])
 
 
 class Stay(NamedTuple):
-    """How C's present stays in L2 and L1 began, and how many compute tiles along K take part."""
+    """How C's present stay in L2 and L1 began, and how many compute tiles along K take part."""
 
     began: Scalar  # [2]: index along K of the L3 and the L2 block
     parts: Scalar  # [L2 and L1]: compute tiles
@@ -33,97 +29,114 @@ class Context(NamedTuple):
     op: Any
     plan: Plan
     rates: Rates
-    gangs: Gang  # [level, 1]: the engines that fill each level
+    gangs: Gang  # [level]: the engines that fill each level
     fixed: Fixed
     widths: Widths
     carried: Scalar  # [level, operand] bool: blocks come from above and C goes there (not if it stays in L3)
     hosted: Scalar  # [operand] bool: lies in host memory
     streams: Scalar  # [axis] one-hot: the axis that streams through the array
-    stream_cost: Scalar  # cycles per element, or per row of as many elements as there are lanes
-    speeds: Scalar  # [1 + level]: elements side by side as they stream, and in the vector engine (its lanes)
+    lanes: Scalar  # elements side by side in the vector engine
+    speed: Scalar  # elements side by side as they stream
 
 
 def context(op: Any, mapping: Any, rates: Rates, rows: Scalar, cols: Scalar, rate: Scalar, burst: Scalar) -> Context:
     """Prepare to time `op` under `mapping` on arrays of rows x cols PEs at `rate` MACs per cycle, bursts of `burst` byte."""
-    dtype = jnp.result_type(float)
-    gangs = jax.tree.map(
-        lambda *v: jnp.stack([jnp.asarray(x, dtype) for x in v])[:, None], rates.dma, rates.block_mover, rates.streamer
-    )
-    doubles = jnp.stack([mapping.double_l3 > 0, mapping.double_l2 > 0, mapping.double_l1 > 0])
-    location = jnp.stack([op.loc_a, op.loc_b, op.loc_c])
-    carried = (location < 2) | np.array([[False], [True], [True]])
+    gangs = _gangs(rates)
+    location = stacked([op.loc_a, op.loc_b, op.loc_c])
+    external = location < 2
+    inside = jnp.ones_like(external)
+    carried = jnp.stack([external, inside, inside])
     fabric, flow = op.kind < 2, mapping.dataflow
     walked = plan(op, mapping, rows, cols, rate)
+    streams = jnp.where(fabric, (flow + 2) - 3 * (flow > 0), 0.0)
     return Context(
         op=op,
         plan=walked,
         rates=rates,
         gangs=gangs,
-        fixed=Fixed(latency=gangs.latency, doubles=doubles[:, None], stores=carried[:, C:]),
+        fixed=Fixed(
+            latency=gangs.latency,
+            doubles=stacked([mapping.double_l3, mapping.double_l2, mapping.double_l1]) > 0,
+            stores=carried[:, C],
+        ),
         widths=widths(op, mapping, walked, burst),
         carried=carried,
         hosted=location == 0,
-        streams=(jnp.where(fabric, (flow + 2) - 3 * (flow > 0), 0.0) == np.arange(3.0)).astype(dtype),
-        stream_cost=jnp.where(fabric, rates.stream, rates.element),
-        speeds=jnp.stack([jnp.where(fabric, jnp.where(flow == 0, rate, 1.0), cols), *[jnp.asarray(cols, dtype)] * LEVELS]),
+        streams=streams == column(range(3), streams),
+        lanes=cols,
+        speed=jnp.where(fabric, jnp.where(flow == 0, rate, 1.0), cols),
     )
+
+
+def _gangs(rates: Rates) -> Gang:
+    return Gang(*(stacked(v) for v in zip(rates.dma, rates.block_mover, rates.streamer, strict=True)))
+
+
+def timed_at(c: Context, rates: Rates) -> Context:
+    """The same schedule at other rates."""
+    gangs = _gangs(rates)
+    return c._replace(rates=rates, gangs=gangs, fixed=c.fixed._replace(latency=gangs.latency))
+
+
+# Of every (level, operand), the places with a loop that brings it a new block: those of the operand's axes (A: m, k;
+# B: k, n; C: m, n) at this level and above, and the batch.
+_TOUCHES = [[[0, *(1 + 3 * at + a for at in range(level + 1) for a in axes)] for axes in ((0, 2), (2, 1), (0, 1))] for level in range(LEVELS)]
+
+
+def changed_blocks(fresh: Scalar) -> Scalar:
+    """[level, operand]: does any loop with a `fresh` index [place] bring a new block?"""
+    rows = []
+    for level in range(LEVELS):
+        rows += [jnp.any(jnp.stack([fresh[p] for p in _TOUCHES[level][x]]), axis=0) for x in range(3)]
+    return jnp.stack(rows).reshape((LEVELS, 3) + fresh.shape[1:])
 
 
 def _so_far(flags: Scalar) -> Scalar:
     """[level]: whether the flag is set at this level or at one above."""
-    return jnp.any(flags & _SO_FAR, axis=1)
+    return jnp.stack([flags[0], flags[0] | flags[1], flags[0] | flags[1] | flags[2]])
 
 
-def moves_at(c: Context, at: Position, span: Span, changed_loops: Scalar, stay: Stay) -> tuple[Moves, Outs, Stay]:
-    """What the step at position `at` does: (its moves, how C leaves after it, C's stays from then on).
+def moves_at(c: Context, index: Scalar, span: Span, fresh: Scalar, stay: Stay) -> tuple[Moves, Outs, Stay]:
+    """What the step at `index` [place] does: (its moves, how C leaves after it, C's stays from then on).
 
-    `changed_loops` [LOOPS] bool: the loops whose index is not that of the step before.
+    `fresh` [place] bool: the indices that are not those of the step before.
     """
-    changed = jnp.any(c.plan.touches & changed_loops[:, None, None], axis=0)
+    changed = changed_blocks(fresh)
     new_c = changed[:, C]
-    along_k, trips_k, active_k = at.block[:, 2], span.trips[:, 2], span.active[:, 2]
+    along_k, trips_k, active_k = blocks_at(index)[:, 2], span.trips[:, 2], span.active[:, 2]
     visited, unfinished = _so_far(along_k > 0), _so_far(along_k < trips_k - 1)
     stay = Stay(
         began=jnp.where(new_c[1], along_k[:2], stay.began),
         parts=jnp.where(new_c[1:], active_k, jnp.maximum(stay.parts, active_k)),
     )
-    parts_l2, parts_l1 = jnp.unstack(stay.parts)
+    parts_l2, parts_l1 = stay.parts
     alone = parts_l2 <= 1  # no other compute tile's sums to add
-    complete = ~unfinished & (alone | ~_IS_L1)  # else L1 gives partial sums
-    blocks = Blocks(at, span, groups_at(c.plan, at.batch), along_k, visited, complete, stay.began, parts_l1)
+    complete = ~unfinished & jnp.stack([jnp.ones_like(alone), jnp.ones_like(alone), alone])  # else L1 gives partial sums
+    blocks = Blocks(span, groups_at(c.plan, index[0]), along_k, visited, complete, stay.began, parts_l1)
     size = transfers(c.op, c.plan, c.widths, blocks)
 
-    hold_in, hold_out, hold_full, hold_two, hold_last = jax.lax.split(c.gangs.hold(size.columns), (3, 1, 1, 1, 1), axis=1)
-    stream, lanes = _compute(c, span)
-    bias = jnp.where(~unfinished & _IS_L1, c.rates.bias, 0.0)
-    # With the last addition of parts in L2, or without one as C leaves L1.
-    activation = jnp.where(complete & (_IS_L2 & ~alone | _IS_L1), c.rates.activation, 0.0)
-    on_vector = lanes * (bias + activation)[:, None]
-    # Parts of K meet on the way to L3: written there, then read, added and written once for each further part.
-    added = hold_full + (parts_l2 - 2) * (c.gangs.latency + hold_two)
-    added += c.gangs.latency + jnp.maximum(hold_last, on_vector)
+    gangs = Gang(*(v[:, None] for v in c.gangs))
+    hold = gangs.hold(size.moves)
     outs = Outs(
-        hold=jnp.where(_IS_L2[:, None] & ~alone, added, jnp.maximum(hold_out, on_vector)),
-        host_hold=size.fresh[3:] / c.rates.host.limit,
-        host=complete[:1] & c.hosted[C:],
+        hold=_outs_hold(c, span, hold[:, 3], size.sums, alone, parts_l2, unfinished),
+        host_hold=size.fresh[3] / c.rates.host.limit,
+        host=complete[0] & c.hosted[C],
     )
 
-    needed = jnp.concatenate(
-        [c.carried[:, :C] & (size.columns[:, :C] > 0), jnp.where(visited, c.carried[:, C], c.op.has_bias > 0)[:, None]], axis=1
-    )
-    moved = changed & needed
+    needed_c = jnp.where(visited, c.carried[:, C], c.op.has_bias > 0)
+    moved = changed & jnp.concatenate([c.carried[:, :C] & (size.moves[:, :C] > 0), needed_c[:, None]], axis=1)
     # The host sends each block of A and B once: when the loop of the axis that it lacks begins.
-    from_host = c.hosted[:C] & (at.block[0, 1::-1] == 0)
+    from_host = c.hosted[:C] & (blocks_at(index)[0, 1::-1] == 0)
     lead = jnp.where(from_host, size.fresh[:C] / c.rates.host.limit + c.rates.host.latency, 0.0)
     overlap = c.rates.overlap > 0
     moves = Moves(
         changed=changed,
         moved=moved,
-        hold=hold_in,
-        lead=jnp.pad(lead[None], ((0, LEVELS - 1), (0, 1))),
+        hold=hold[:, :3],
+        lead=jnp.concatenate([lead, jnp.zeros_like(lead[:1])]),
         returns=visited & moved[:, C],
-        early=_early(changed, c.fixed.doubles[:, 0]),
-        pass_hold=stream + jnp.where(overlap, 0.0, c.rates.fill_drain),
+        early=_early(changed, c.fixed.doubles),
+        pass_hold=_stream(c, span) + jnp.where(overlap, 0.0, c.rates.fill_drain),
         pass_delay=jnp.where(overlap, c.rates.fill_drain, 0.0),
     )
     return moves, outs, stay
@@ -131,17 +144,29 @@ def moves_at(c: Context, at: Position, span: Span, changed_loops: Scalar, stay: 
 
 def _early(changed: Scalar, doubles: Scalar) -> Scalar:
     """[level]: moves in precede moves out where there are two places, unless the level above changes and has but one."""
-    alike_l3, alike_l2, _ = jnp.unstack(~jnp.any(changed, axis=1))
-    l3, l2, l1 = jnp.unstack(doubles)
+    alike_l3, alike_l2 = ~jnp.any(changed[0], axis=0), ~jnp.any(changed[1], axis=0)
+    l3, l2, l1 = doubles
     l2 &= alike_l3 | l3
     return jnp.stack([l3, l2, l1 & (alike_l2 | l2)])
 
 
-def _compute(c: Context, span: Span) -> tuple[Scalar, Scalar]:
-    """(T of the pass: the elements that stream through the array, or the vector engine's cycles;
+def _stream(c: Context, span: Span) -> Scalar:
+    """T of the pass: the elements that stream through the array, or the vector engine's cycles."""
+    streaming = jnp.sum(jnp.where(c.streams, span.size[2], 0.0), axis=0)
+    return ceil_div(streaming, c.speed) * jnp.where(c.op.kind < 2, c.rates.stream, c.rates.element)
 
-    [level, 1]: elements per lane when the vector engine goes over the block of C).
-    """
-    streaming = jnp.sum(c.streams * span.size[2], keepdims=True)
-    counts = ceil_div(jnp.concatenate([streaming, span.size[:, 0] * span.size[:, 1]]), c.speeds)
-    return counts[0] * c.stream_cost, counts[1:, None]
+
+def _outs_hold(
+    c: Context, span: Span, hold: Scalar, sums: Scalar, alone: Scalar, parts_l2: Scalar, unfinished: Scalar
+) -> Scalar:
+    """[level]: how long C's way out holds the engines."""
+    # Side by side with the bytes, the vector engine adds the bias as C leaves L1, and applies the activation there, or where parts of K meet.
+    lanes = ceil_div(span.size[1:, 0] * span.size[1:, 1], c.lanes)
+    bias = jnp.where(unfinished[2], 0.0, c.rates.bias)
+    at_l1 = bias + jnp.where(~unfinished[2] & alone, c.rates.activation, 0.0)
+    at_l2 = jnp.where(unfinished[1] | alone, 0.0, c.rates.activation)
+    # Parts of K meet on the way to L3: written there, then read, added and written once for each further part.
+    mover = Gang(*(v[1] for v in c.gangs))
+    full, two, last = mover.hold(sums)
+    added = full + (parts_l2 - 2) * (mover.latency + two) + mover.latency + later(last, lanes[0] * at_l2)
+    return jnp.stack([hold[0], jnp.where(alone, hold[1], added), later(hold[2], lanes[1] * at_l1)])

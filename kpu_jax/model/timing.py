@@ -1,7 +1,8 @@
-"""Exact time with gradients: the walk of `model.exact`, differentiable in the chip's rates."""
+"""Exact time with gradients: the walk of `model.exact`, differentiable in the chip's rates, and the critical path."""
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -11,38 +12,78 @@ from jax.custom_derivatives import SymbolicZero
 from kpu_jax.base.compilation import ONCE_LOOP, jit_for
 from kpu_jax.base.pytree import is_traced, leaf_paths
 from kpu_jax.engines.rates import Rates
-from kpu_jax.model.exact import exact_cycles
-from kpu_jax.model.moves import context
+from kpu_jax.model.batch import Problem, times
+from kpu_jax.model.exact import Slopes
 
 Scalar = jax.Array
 # The rates without a derivative: codes, what is no limit, and the fill and drain of the array (a count's).
-_CONSTANT = {"host.engines", "host.bus", "host.cycles", "block_mover.limit", "streamer.limit", "overlap", "fill_drain"}
+_CONSTANT = {"host.engines", "host.bus", "host.cycles", "block_mover.limit", "streamer.limit", "stream", "overlap", "fill_drain"}
+ENGINES = ("host", "dma", "block_mover", "streamer", "vector", "fabric")
 
 
 @jax.custom_jvp
 def makespan(rates: Rates, op: Any, mapping: Any, rows: Scalar, cols: Scalar, rate: Scalar, burst: Scalar) -> Scalar:
     """Exact makespan [fabric cycles]; infinite if a size or a rate is no positive number.
 
-    Forward and reverse mode give the derivative with respect to `rates` (the critical path's use of each);
-    it is taken by walking every pass without leaps, so its cost grows with the number of passes.
-    Sizes, tiles, counts of the mapping and the array's rows and columns (its fill and drain with them) have
-    derivative zero here: the bound has theirs.
+    Forward and reverse mode give the derivative with respect to `rates`: how often the critical path uses each,
+    exactly, at the cost of a walk or two. At a tie one of the critical paths is followed. Sizes, tiles, counts of
+    the mapping and the array's rows and columns (its fill and drain with them) have derivative zero here: the
+    bound has theirs. Under `jax.vmap` the schedules run side by side.
     """
-    return exact_cycles(context(op, mapping, rates, rows, cols, rate, burst))[0]
+    return times()(_problem(rates, op, mapping, rows, cols, rate, burst))[0]
+
+
+def _problem(*parts: Any) -> Problem:
+    """Leaves of one dtype (custom_vmap leaves their shapes alone)."""
+    return Problem(*jax.tree.map(lambda v: jnp.asarray(v, jnp.result_type(float)), parts))
+
+
+@functools.cache
+def _by_leaves(chosen: tuple[int, ...]) -> Any:
+    """The directions of single leaves of the rates."""
+
+    def along(p: Problem) -> Slopes:
+        leaves, tree = jax.tree.flatten(p.rates)
+
+        def rates_at(values: Scalar) -> Rates:
+            now = dict(enumerate(leaves)) | dict(zip(chosen, values, strict=True))
+            return jax.tree.unflatten(tree, now.values())
+
+        return Slopes(rates_at, jnp.stack([leaves[i] for i in chosen]))
+
+    return along
+
+
+def _by_engines(p: Problem) -> Slopes:
+    """The directions of the engine classes: one scale factor on all durations and latencies of each."""
+
+    def rates_at(scales: Scalar) -> Rates:
+        host, dma, block_mover, streamer, vector, fabric = scales
+        r = p.rates
+        return r._replace(
+            host=r.host.slower(host),
+            dma=r.dma.slower(dma),
+            block_mover=r.block_mover.slower(block_mover),
+            streamer=r.streamer.slower(streamer),
+            bias=r.bias * vector,
+            activation=r.activation * vector,
+            element=r.element * vector,
+            stream=r.stream * fabric,
+            fill_drain=r.fill_drain * fabric,
+        )
+
+    return Slopes(rates_at, jnp.stack([jnp.ones_like(p.rows)] * len(ENGINES)))
+
+
+def critical_cycles(rates: Rates, op: Any, mapping: Any, rows: Scalar, cols: Scalar, rate: Scalar, burst: Scalar) -> tuple[Scalar, Scalar]:
+    """(exact makespan, the cycles that each of `ENGINES` spends on the critical path [engine])."""
+    return times(_by_engines)(_problem(rates, op, mapping, rows, cols, rate, burst))
 
 
 def _slopes(chosen: tuple[int, ...], primals: Any) -> tuple[Scalar, Scalar]:
     """(derivatives of the makespan by the leaves `chosen` of the rates, the makespan)."""
-    rates, op, mapping, rows, cols, rate, burst = primals
-    leaves, tree = jax.tree.flatten(rates)
-
-    def walk(values: Scalar) -> tuple[Scalar, Scalar]:
-        now = dict(enumerate(leaves)) | dict(zip(chosen, values, strict=True))
-        moved = jax.tree.unflatten(tree, now.values())
-        cycles, _ = exact_cycles(context(op, mapping, moved, rows, cols, rate, burst), leap=False)
-        return cycles, cycles
-
-    return jax.jacfwd(walk, has_aux=True)(jnp.stack([jnp.asarray(leaves[i], jnp.result_type(float)) for i in chosen]))
+    cycles, slopes = times(_by_leaves(chosen))(_problem(*primals))
+    return slopes, cycles
 
 
 # Called eagerly, op by op, the loop would be compiled with the default options, which take longer.
