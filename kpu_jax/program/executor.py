@@ -91,7 +91,7 @@ def account(wiring: Wiring, d: Durations) -> Timeline:
     reason = jnp.zeros_like(wiring.kind)
     for kind, code in ((Need.START, Wait.ENGINE), (Need.BUFFER, Wait.BUFFER), (Need.OPERAND, Wait.OPERAND)):
         reason = jnp.where(jnp.any(decides & (wiring.need_kind == kind), axis=1), code.value, reason)
-    stall = (t.end - t.start) - work
+    stall = (d.hold - d.work)[wiring.kind]
     by_memory = d.by_memory[wiring.kind]
     busy = jnp.zeros(len(Engine), work.dtype).at[wiring.engine].add(work)
     return Timeline(

@@ -10,6 +10,8 @@ from kpu_jax.program.durations import Kinds
 from kpu_jax.program.isa import Engine, Need
 from kpu_jax.program.program import NO_NEED, Program
 
+SHORT = 8192  # programs up to here are padded generously, so that most of them share a compilation
+
 
 class Wiring(NamedTuple):
     """What the scan needs of a program, apart from durations. Its state is [queues, registers, a zero, two sinks].
@@ -41,12 +43,12 @@ def wire(program: Program, *, kind_per_instruction: bool = False) -> Wiring:
     queues, queue = np.unique(program.queue, return_inverse=True)
     reader, source, started = _binding_needs(program, queue)
     registers, end_place, start_place = _registers(program, queue, reader, source, started, first=len(queues))
-    places = max(32, 1 << int(np.ceil(np.log2(len(queues) + registers + 3))))
+    places = _rounded(len(queues) + registers + 3, least=128)
     zero, sink, other_sink = range(places - 3, places)
 
     counts = np.bincount(reader, minlength=n)
-    waits = 1 + int(counts.max(initial=1))
-    reads = np.full((rows, waits + waits % 2), zero, np.int32)
+    widest = max(4, int(counts.max(initial=0)) + 1, program.needs.shape[1])
+    reads = np.full((rows, _even(widest) if rows > SHORT else max(8, _even(widest))), zero, np.int32)
     reads[:n, 0] = queue
     column = 1 + np.arange(len(reader)) - np.repeat(np.cumsum(counts) - counts, counts)
     reads[reader, column] = np.where(started, start_place[source], end_place[source])
@@ -66,8 +68,8 @@ def wire(program: Program, *, kind_per_instruction: bool = False) -> Wiring:
         kind=padded(kind, len(kinds.engine) - 1),
         state=np.zeros(places),
         before=padded(_before(queue), -1),
-        needs=padded(program.needs, NO_NEED),
-        need_kind=padded(program.need_kind, Need.OPERAND),
+        needs=padded(_widened(program.needs, reads.shape[1], NO_NEED), NO_NEED),
+        need_kind=padded(_widened(program.need_kind, reads.shape[1], Need.OPERAND), Need.OPERAND),
         engine=padded(program.engine, Engine.CONTROL),
         kinds=kinds,
         vector=np.asarray(int(program.op.kind) == 2),
@@ -141,8 +143,17 @@ def _before(queue: np.ndarray) -> np.ndarray:
     return before
 
 
+def _widened(table: np.ndarray, width: int, fill: int) -> np.ndarray:
+    """A table [n, P] with more columns."""
+    return np.pad(table, ((0, 0), (0, width - table.shape[1])), constant_values=fill)
+
+
+def _even(n: int) -> int:
+    return n + n % 2
+
+
 def _rounded(n: int, least: int = 1024) -> int:
-    """A length of at least n that many lengths share: a power of two, above 8192 a quarter of one."""
+    """A length of at least n that many lengths share: a power of two, above `SHORT` a quarter of one."""
     power = max(least, 1 << (n - 1).bit_length())
-    step = power // 8 if power > 8192 else power
+    step = power // 8 if power > SHORT else power
     return -(-n // step) * step
