@@ -8,6 +8,7 @@ from kpu_jax.program.program import Program, same_program
 from kpu_jax.program.schedule import Schedule, expand
 from kpu_jax.program.text import assemble, disassemble
 from kpu_jax.program.timeline import Idle, Timeline, Wait
+from kpu_jax.program.validator import check_program
 from kpu_jax.program.wiring import Wiring, wire
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Wiring",
     "assemble",
     "build",
+    "check_program",
     "cycles",
     "disassemble",
     "execute",

@@ -57,7 +57,7 @@ def checked(cfg: KPUConfig, gemm: Op, mapping: Mapping) -> tuple[KPUConfig, Op, 
         raise KPUError("a program is of one chip, operation and mapping; these are stacked: take one of them")
     cfg, op, mapping = jax.tree.map(lambda v: np.asarray(v, np.float64)[()], arguments)
     with jax.enable_x64(True):
-        status, overflow = _verdict(cfg, op, mapping)
+        status, overflow = verdict(cfg, op, mapping)
     if status:
         raise InfeasibleError(explain(float(status), float(overflow)))
     return cfg, op, mapping
@@ -70,7 +70,8 @@ def rate_of_chip(cfg: KPUConfig, op: Op) -> float:
 
 
 @jit_for(ONCE)
-def _verdict(cfg: Any, op: Any, mapping: Any) -> Any:
+def verdict(cfg: Any, op: Any, mapping: Any) -> Any:
+    """(status, overflow) of the mapping on the chip, as `mapping.legality` has them."""
     array = cfg.compute.processor_array
     layout = lay_out(op, mapping, array.rows, array.cols, rate_of(cfg, op))
     return needs(cfg, op, mapping, layout).verdict

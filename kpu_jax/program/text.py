@@ -57,7 +57,8 @@ def _line(i: int, row: dict[str, Any], labels: tuple[str, ...], width: int) -> s
     """A row of the program as text; its entries are Python's own."""
     opcode, label = row["opcode"], row["label"]
     usual = _engine_of(opcode) if opcode in INSTRUCTIONS else {}
-    indices = [f"{axis}={text}" for axis, column in zip(_AXES, zip(*row["tile"], strict=True), strict=True) if (text := _index_text(column))]
+    of_axis = dict(zip(_AXES, map(_index_text, zip(*row["tile"], strict=True)), strict=True))
+    indices = [f"{axis}={text}" for axis, text in of_axis.items() if text]
     numbers = [
         f"{name}={plain(row[name]) if math.isfinite(row[name]) else row[name]}"
         for name in _NUMBERS
