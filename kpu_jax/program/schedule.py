@@ -57,6 +57,7 @@ class Schedule:
         self._place: dict[tuple[int, str], int] = defaultdict(int)
         self._last_out: dict[int, Needs] = {level: [] for level in LEVELS}
         self._last_pass: Needs = []
+        self._load = {3: self._load_l3, 2: self._load_l2, 1: self._load_l1}
         for s in range(len(self.steps)):
             self._step(s)
             yield from self._new
@@ -122,7 +123,7 @@ class Schedule:
             waits = self._readers[level, x][self._place[level, x]]
             self._readers[level, x][self._place[level, x]] = []
             self._ready[level, x] = []
-            found = (self._load_l3, self._load_l2, self._load_l1)[3 - level](x, s)
+            found = self._load[level](x, s)
             if found is not None:
                 move, needs = found
                 self._ready[level, x] = self._add(move, needs + waits)
