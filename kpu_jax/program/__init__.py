@@ -8,6 +8,7 @@ from kpu_jax.program.program import Program, same_program
 from kpu_jax.program.schedule import Schedule, expand
 from kpu_jax.program.text import assemble, disassemble
 from kpu_jax.program.timeline import Idle, Timeline, Wait
+from kpu_jax.program.traffic import traffic
 from kpu_jax.program.validator import check_program
 from kpu_jax.program.wiring import Wiring, wire
 
@@ -35,5 +36,6 @@ __all__ = [
     "load_program",
     "same_program",
     "save_program",
+    "traffic",
     "wire",
 ]

@@ -1,7 +1,7 @@
 """The schedule of one operation, move by move, in plain Python.
 
-It is the oracle of `model/traffic` (sum the bytes) and of `model/timing` (serve the moves by in-order engines), and
-what a program is built from. Moves come out one by one; what is kept in memory is the list of passes.
+It is what a program is built from: `program.traffic` and the executor, the oracles of `model/traffic` and of
+`model/timing`, read it through its program. Moves come out one by one; what is kept in memory is the list of passes.
 """
 
 from __future__ import annotations
@@ -322,14 +322,6 @@ class Schedule:
         self._release(3, s, done)
         if complete and self.location["C"] == HOST:
             self._add(_sized(self._move(Opcode.HOST_STORE_TILE, "C", 3, s, "send C to the host"), move.bytes, move.bytes), done)
-
-    def traffic(self) -> dict[tuple[str, str, str], float]:
-        """Bytes by ("read" or "write", memory level, operand)."""
-        total: dict[tuple[str, str, str], float] = defaultdict(float)
-        for move in self:
-            for kind, memory, operand, size in move.accesses():
-                total[kind, memory, operand] += size
-        return dict(total)
 
 
 def expand(op: Any, mapping: Any, *, rows: int, cols: int, macs_per_pe: int, burst: int = 64) -> Schedule:
