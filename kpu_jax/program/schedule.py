@@ -10,6 +10,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from kpu_jax.base.errors import KPUError
 from kpu_jax.program.blocks import AXES, IRRELEVANT_AXIS, Blocks, Step
 from kpu_jax.program.isa import Need, Opcode, Operand
@@ -41,7 +43,7 @@ class Schedule:
         table = index_table(self.steps)
         self._stays = {(level, x): Stays(table, level, x) for level in LEVELS for x in "ABC"}
         moved = {level: changes(table[:, : 1 + 3 * (4 - level)]) for level in LEVELS}
-        early = {3: self.double[3] | (moved[3] & False)}  # [step]: moves in before the moves out of the step before
+        early = {3: np.full(len(self.steps), self.double[3])}  # [step]: moves in before the moves out of the step before
         for level in (2, 1):
             early[level] = self.double[level] & (~moved[level + 1] | early[level + 1])
         self._early = {level: early[level].tobytes() for level in LEVELS}
