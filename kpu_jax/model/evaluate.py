@@ -114,8 +114,8 @@ def criticality(cfg: Any, op: Any, mapping: Any) -> tuple[Scalar, dict[str, Scal
     status, overflow = needs(cfg, op, mapping, lay_out(op, mapping, array.rows, array.cols, rate)).verdict
     ok = status == 0
     cycles, parts = critical_cycles(*_timed(cfg, op, mapping, rates_of(cfg, op, mapping.dataflow), ok))
-    cycles, *parts = (jnp.where(op.count > 0, jnp.where(ok, v, jnp.inf) * op.count, 0.0) for v in (cycles, *parts))
-    return cycles, dict(zip(CRITICAL, parts, strict=True)), jnp.where(op.count > 0, status, 0.0), overflow
+    cycles, *each = (jnp.where(op.count > 0, jnp.where(ok, v, jnp.inf) * op.count, 0.0) for v in (cycles, *parts))
+    return cycles, dict(zip(CRITICAL, each, strict=True)), jnp.where(op.count > 0, status, 0.0), overflow
 
 
 COUNTED = ("cycles", "cycles_bound", "seconds", "energy_pj", "macs", "reads", "writes", "overfetch", "compulsory", "energy", "busy")

@@ -80,7 +80,8 @@ def timed_at(c: Context, rates: Rates) -> Context:
 
 # Of every (level, operand), the places with a loop that brings it a new block: those of the operand's axes (A: m, k;
 # B: k, n; C: m, n) at this level and above, and the batch.
-_TOUCHES = [[[0, *(1 + 3 * at + a for at in range(level + 1) for a in axes)] for axes in ((0, 2), (2, 1), (0, 1))] for level in range(LEVELS)]
+_AXES = ((0, 2), (2, 1), (0, 1))
+_TOUCHES = [[[0, *(1 + 3 * at + a for at in range(level + 1) for a in axes)] for axes in _AXES] for level in range(LEVELS)]
 
 
 def changed_blocks(fresh: Scalar) -> Scalar:
@@ -160,7 +161,8 @@ def _outs_hold(
     c: Context, span: Span, hold: Scalar, sums: Scalar, alone: Scalar, parts_l2: Scalar, unfinished: Scalar
 ) -> Scalar:
     """[level]: how long C's way out holds the engines."""
-    # Side by side with the bytes, the vector engine adds the bias as C leaves L1, and applies the activation there, or where parts of K meet.
+    # Side by side with the bytes, the vector engine adds the bias as C leaves L1, and applies the activation there, or
+    # where parts of K meet.
     lanes = ceil_div(span.size[1:, 0] * span.size[1:, 1], c.lanes)
     bias = jnp.where(unfinished[2], 0.0, c.rates.bias)
     at_l1 = bias + jnp.where(~unfinished[2] & alone, c.rates.activation, 0.0)
