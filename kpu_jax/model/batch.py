@@ -32,10 +32,10 @@ from kpu_jax.workload import Gemm
 Scalar = jax.Array
 Along = Callable[["Problem"], Slopes]
 STRIDE = 16  # steps between two looks at which lanes are done
-LANES = 512  # on a CPU: enough to hide what a step costs besides arithmetic, few enough for the caches
-FEW = 64  # lanes for few schedules
+LANES = 128  # on a CPU: enough to hide what a step costs besides arithmetic, few enough for the caches
+FEW = 16  # lanes for few schedules
 ACCELERATOR_LANES = 8192
-CHUNK = 4096  # schedules that the host hands over at once
+CHUNK = 1024  # schedules that the host hands over at once
 
 
 class Problem(NamedTuple):
@@ -94,7 +94,8 @@ def in_lanes(problems: Problem, total: Scalar | int, lanes: int, along_of: Along
     """(makespans [schedule], derivatives [direction, schedule]) of the first `total` problems [schedule]."""
     count = len(problems.rows)
     lanes = min(lanes, count)
-    order = jnp.argsort(jnp.where(jnp.arange(count) < total, -_rough_steps(problems), jnp.inf))  # longest first
+    longest_first = -jnp.nan_to_num(_rough_steps(problems), posinf=0.0)
+    order = jnp.argsort(jnp.where(jnp.arange(count) < total, longest_first, jnp.inf))
 
     def assigned(task: Scalar) -> tuple[Context, Slopes | None]:
         picked = jax.tree.map(lambda v: v[order[jnp.minimum(task, count - 1)]], problems)

@@ -54,7 +54,7 @@ def _by_leaves(chosen: tuple[int, ...]) -> Any:
     return along
 
 
-def _by_engines(p: Problem) -> Slopes:
+def by_engines(p: Problem) -> Slopes:
     """The directions of the engine classes: one scale factor on all durations and latencies of each."""
 
     def rates_at(scales: Scalar) -> Rates:
@@ -77,7 +77,7 @@ def _by_engines(p: Problem) -> Slopes:
 
 def critical_cycles(rates: Rates, op: Any, mapping: Any, rows: Scalar, cols: Scalar, rate: Scalar, burst: Scalar) -> tuple[Scalar, Scalar]:
     """(exact makespan, the cycles that each of `ENGINES` spends on the critical path [engine])."""
-    return times(_by_engines)(_problem(rates, op, mapping, rows, cols, rate, burst))
+    return times(by_engines)(_problem(rates, op, mapping, rows, cols, rate, burst))
 
 
 def _slopes(chosen: tuple[int, ...], primals: Any) -> tuple[Scalar, Scalar]:

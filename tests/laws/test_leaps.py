@@ -14,10 +14,11 @@ from kpu_jax.base.pytree import get_path, replace_path
 from kpu_jax.engines.rates import rates_of
 from kpu_jax.hardware import preset
 from kpu_jax.mapping import Mapping
-from kpu_jax.model.batch import exact_cycles_of
+from kpu_jax.model.batch import exact_cycles_of, problem_of
 from kpu_jax.model.evaluate import floats, rate_of
-from kpu_jax.model.exact import exact_cycles
+from kpu_jax.model.exact import exact_cycles, exact_slopes
 from kpu_jax.model.moves import context
+from kpu_jax.model.timing import by_engines
 from kpu_jax.workload import Gemm
 
 
@@ -65,3 +66,29 @@ def test_a_walk_that_cannot_end_ends_at_once(field, value):
         cycles = exact_cycles_of(*bad)
     assert cycles[0] == exact_cycles_of(*good)[0]
     assert cycles[1] == np.inf
+
+
+@jax.jit
+@jax.vmap
+def both_slopes(cfg: Any, op: Any, mapping: Any) -> Any:
+    """((makespan, parts of the engine classes) with leaps, the same without)."""
+    problem = problem_of(floats(cfg), floats(op), floats(mapping))
+    c, along = context(problem.op, problem.mapping, problem.rates, *problem[3:]), by_engines(problem)
+    return exact_slopes(c, along), exact_slopes(c, along, leap=False)
+
+
+@pytest.mark.parametrize("count", [60, pytest.param(1000, marks=pytest.mark.long)])
+def test_leaps_carry_the_slopes_along(count):
+    """Each split is that of a critical path; away from ties they are the same one."""
+    triples = random_triples(41, 6 * count, fitting=1.0)
+    passes = passes_of(triples)
+    fits = in_chunks(bounded, *triples).status_code == 0
+    kept = np.flatnonzero(fits & (passes > 20) & (passes <= MOST_PASSES / 3))[:count]
+    triples = Triple(*(take(tree, kept) for tree in triples))
+    (leapt, by_leaps), (walked, by_walking) = in_chunks(both_slopes, *triples)
+    np.testing.assert_allclose(leapt, walked, rtol=1e-12)
+    for split in (by_leaps, by_walking):
+        np.testing.assert_allclose(split.sum(axis=1), walked, rtol=1e-12)
+    apart = np.max(np.abs(by_leaps - by_walking), axis=1) / walked
+    print(f"{np.mean(apart < 1e-9):.3f} of {count} splits agree")
+    assert np.mean(apart < 1e-9) > 0.9
