@@ -1,6 +1,6 @@
 """kpu_jax: a differentiable, vectorised simulator of the Stillwater Knowledge Processing Unit."""
 
-from kpu_jax import analysis, explore, hardware, mapping, model, workload
+from kpu_jax import analysis, explore, hardware, mapping, model, program, workload
 from kpu_jax.base.errors import InfeasibleError, KPUError
 from kpu_jax.base.pytree import replace_path
 from kpu_jax.explore.mapping_search import best_mapping
@@ -58,6 +58,7 @@ __all__ = [
     "networks",
     "preset",
     "presets",
+    "program",
     "replace_path",
     "save_config",
     "simulate",

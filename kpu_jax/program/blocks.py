@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ IRRELEVANT_AXIS = {"A": "n", "B": "m", "C": "k"}
 UNBOUNDED = 1 << 62  # pass size of an axis that streams through the array
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Step:
     """One fabric pass: the indices of its batch step, L3 block, L2 block and pass along each axis."""
 
@@ -25,18 +26,9 @@ class Step:
     l2: dict[str, int]
     l1: dict[str, int]
 
-    def block(self, level: int, operand: str) -> tuple[int, ...]:
-        """Global coordinates of the operand's block at a level (3, 2 or 1)."""
-        axes = OPERAND_AXES[operand]
-        coordinates = [self.batch]
-        for depth, index in ((3, self.l3), (2, self.l2), (1, self.l1)):
-            if depth >= level:
-                coordinates += [index[a] for a in axes]
-        return tuple(coordinates)
-
-    def position(self, level: int) -> tuple[int, ...]:
-        """Coordinates of the step itself at a level: the block indices of all axes."""
-        return self.block(level, "A") + self.block(level, "B")
+    def indices(self) -> tuple[int, ...]:
+        """Batch step, then the indices along (M, N, K) of the L3 block, the L2 block and the pass."""
+        return self.batch, *(index[a] for index in (self.l3, self.l2, self.l1) for a in AXES)
 
 
 class Blocks:
@@ -63,6 +55,8 @@ class Blocks:
         self.unit = dict(self.size)
         if self.kind == 1 and self.tile3["m"] < int(op.out_h) * int(op.out_w):
             self.unit["m"] = int(op.out_h) * int(op.out_w)
+        self._extents: dict[tuple, list[int]] = {}
+        self._groups: dict[int, int] = {}
 
     def l3_trips(self, a: str) -> int:
         """Number of L3 blocks along an axis."""
@@ -101,32 +95,69 @@ class Blocks:
 
     def groups(self, step: int) -> int:
         """Groups of compute tiles that have a batch element at this step of the batch loop."""
-        length = self.batch_steps()
-        return sum(1 for g in range(self.parts["b"]) if g * length + step < min((g + 1) * length, self.batch))
+        if step not in self._groups:
+            length = self.batch_steps()
+            starts = range(0, self.parts["b"] * length, length)
+            self._groups[step] = sum(1 for first in starts if first + step < min(first + length, self.batch))
+        return self._groups[step]
+
+    def passes(self) -> int:
+        """Number of passes, by counting along one axis after the other."""
+        count = self.batch_steps()
+        for a in AXES:
+            blocks = [(i, j) for i in range(self.l3_trips(a)) for j in range(self.l2_trips(a, i))]
+            count *= sum(self.pass_trips(a, i, j) for i, j in blocks)
+        return count
 
     def steps(self) -> Iterator[Step]:
         """All passes in program order."""
         order3, order2, order1 = self.orders
+        known: dict[tuple, dict[str, int]] = {}  # steps share their indices
+
+        def named(order: str, index: tuple[int, ...]) -> dict[str, int]:
+            if (order, index) not in known:
+                known[order, index] = {**dict.fromkeys(AXES, 0), **dict(zip(order, index, strict=True))}
+            return known[order, index]
+
         for b in range(self.batch_steps()):
             for i in itertools.product(*(range(self.l3_trips(a)) for a in order3)):
-                l3 = dict(zip(order3, i, strict=True))
+                l3 = named(order3, i)
                 for j in itertools.product(*(range(self.l2_trips(a, l3[a])) for a in order2)):
-                    l2 = dict(zip(order2, j, strict=True))
+                    l2 = named(order2, j)
                     for p in itertools.product(*(range(self.pass_trips(a, l3[a], l2[a])) for a in order1)):
-                        yield Step(b, l3, l2, {**dict.fromkeys(AXES, 0), **dict(zip(order1, p, strict=True))})
+                        yield Step(b, l3, l2, named(order1, p))
 
     def tiles(self) -> Iterator[dict[str, int]]:
         """Compute tiles of one batch group, by their place along M, N and K."""
         for i in itertools.product(*(range(self.parts[a]) for a in AXES)):
             yield dict(zip(AXES, i, strict=True))
 
+    def extents(self, level: int, a: str, step: Step) -> list[int]:
+        """[compute tile along the axis]: elements along the axis of its block at a level (2: L2 block, 1: pass)."""
+        key = level, a, step.l3[a], step.l2[a], step.l1[a] if level == 1 else 0
+        if key not in self._extents:
+            tiles = range(self.parts[a])
+            if level == 2:
+                self._extents[key] = [self.l2_size(a, step.l3[a], step.l2[a], t) for t in tiles]
+            else:
+                self._extents[key] = [self.pass_extent(a, step, t) for t in tiles]
+        return self._extents[key]
+
     def extent(self, level: int, a: str, step: Step, tile: int) -> int:
-        """Elements along an axis of the block that a compute tile has at a level (2: L2 block, 1: pass)."""
-        return self.l2_size(a, step.l3[a], step.l2[a], tile) if level == 2 else self.pass_extent(a, step, tile)
+        """The same of one compute tile."""
+        return self.extents(level, a, step)[tile]
+
+    def total(self, level: int, a: str, step: Step) -> int:
+        """Elements along an axis that the compute tiles together have at a level."""
+        return sum(self.extents(level, a, step))
 
     def active(self, level: int, a: str, step: Step) -> int:
         """Compute tiles along an axis that have work in this step at a level."""
-        return sum(1 for t in range(self.parts[a]) if self.extent(level, a, step, t) > 0)
+        return sum(extent > 0 for extent in self.extents(level, a, step))
+
+    def distinct(self, level: int, operand: str, step: Step) -> int:
+        """Elements of the operand that the compute tiles of one batch group hold, each block once."""
+        return math.prod(self.total(level, a, step) for a in OPERAND_AXES[operand])
 
 
 def input_rows(op: Any, first: int, count: int) -> set[int]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from kpu_jax.program.schedule import Move, Schedule
+from kpu_jax.program.isa import QUEUE, Engine
+from kpu_jax.program.moves import Move
+from kpu_jax.program.schedule import Schedule
 
 
 def play(schedule: Schedule, rates: Any) -> float:
@@ -13,11 +15,11 @@ def play(schedule: Schedule, rates: Any) -> float:
 
     Every move starts when the moves that it needs are complete and its engine has finished the one before.
     """
-    free = dict.fromkeys(("dma", "block_mover", "streamer", "fabric"), 0.0)
+    free = dict.fromkeys(QUEUE, 0.0)
     done: list[float] = []
-    for move in schedule.moves:
-        queue = "dma" if move.engine == "host" else move.engine  # a host transfer holds the memory channels
-        start = max([free[queue], *(done[i] for i in move.needs)])
+    for move in schedule:
+        queue = QUEUE[move.engine]
+        start = max([free[queue], *(done[i] for i, _ in move.needs)])
         hold, delay = _duration(move, schedule, rates)
         free[queue] = start + hold
         done.append(start + hold + delay)
@@ -26,20 +28,13 @@ def play(schedule: Schedule, rates: Any) -> float:
 
 def _duration(move: Move, schedule: Schedule, rates: Any) -> tuple[float, float]:
     """(cycles that the engine is held, cycles from then to completion)."""
-    if move.engine == "fabric":
+    if move.engine == Engine.FABRIC:
         if schedule.blocks.kind == 2:
             return move.stream * rates.element, 0.0
         if rates.overlap:
             return move.stream * rates.stream, rates.fill_drain
         return move.stream * rates.stream + rates.fill_drain, 0.0
-    gang = getattr(rates, move.engine)
+    gang = getattr(rates, move.engine.name.lower())
     lanes = move.bias_lanes * rates.bias + move.activation_lanes * rates.activation
-    sizes = [move.gang_bytes, *move.stages]
-    hold = 0.0
-    for i, size in enumerate(sizes):
-        time = math.ceil(math.ceil(size / gang.engines) / gang.bus) * gang.cycles
-        time = max(time, size / gang.limit)
-        if i == len(sizes) - 1:
-            time = max(time, lanes)
-        hold += time + (gang.latency if i else 0.0)
-    return hold, gang.latency
+    time = math.ceil(math.ceil(move.burst_bytes / gang.engines) / gang.bus) * gang.cycles
+    return max(time, move.burst_bytes / gang.limit, lanes), gang.latency

@@ -5,22 +5,19 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Any
 
-from kpu_jax.program.schedule import Move
+from kpu_jax.program.moves import Move
 
 
 def duration(move: Move, case: Any, rates: Any) -> tuple[Fraction, Fraction]:
     """(cycles for which the engine is held, cycles from then to completion), as exact rationals."""
     fill = Fraction(rates.fill_drain)
-    if move.engine == "fabric":
+    if move.engine.name == "FABRIC":
         if case.op.kind == 2:
             return move.stream * Fraction(float(rates.element)), Fraction(0)
         return (move.stream + Fraction(0), fill) if rates.overlap else (move.stream + fill, Fraction(0))
-    gang = getattr(rates, move.engine)
-    latency = Fraction(gang.latency)
-    transfers = [_transfer(size, gang) for size in (move.gang_bytes, *move.stages)]
+    gang = getattr(rates, move.engine.name.lower())
     on_the_way = move.bias_lanes * Fraction(rates.bias) + move.activation_lanes * Fraction(rates.activation)
-    transfers[-1] = max(transfers[-1], on_the_way)
-    return sum(transfers) + latency * (len(transfers) - 1), latency
+    return max(_transfer(move.burst_bytes, gang), on_the_way), Fraction(gang.latency)
 
 
 def _transfer(size: float, gang: Any) -> Fraction:

@@ -10,31 +10,31 @@ import heapq
 from collections import defaultdict, deque
 from collections.abc import Callable
 
-from kpu_jax.program.schedule import Move, Schedule
+from kpu_jax.program.moves import Move
 
-SHARED = {"host": "dma"}  # a host transfer holds the memory channels, and so the DMA's queue
+SHARED = {"HOST": "DMA"}  # a host transfer holds the memory channels, and so the DMA's queue
 
 
 def simulate_events(
-    schedule: Schedule, duration: Callable[[Move], tuple[float, float]]
+    moves: list[Move], duration: Callable[[Move], tuple[float, float]]
 ) -> list[tuple[float, float, float]]:
-    """(start, engine free again, complete) of every move; `duration`: (cycles held, cycles from then to completion)."""
+    """(start, engine free again, complete) of every move, in order; `duration`: (cycles held, cycles from then to completion)."""
     queues: dict[str, deque[int]] = defaultdict(deque)
-    outstanding = [len(set(move.needs)) for move in schedule.moves]
+    outstanding = [len(move.needs) for move in moves]
     waiting: dict[int, list[int]] = defaultdict(list)
-    for number, move in enumerate(schedule.moves):
-        queues[SHARED.get(move.engine, move.engine)].append(number)
-        for need in set(move.needs):
+    for number, move in enumerate(moves):
+        queues[SHARED.get(move.engine.name, move.engine.name)].append(number)
+        for need, _ in move.needs:
             waiting[need].append(number)
     busy = dict.fromkeys(queues, False)
-    times: list[tuple[float, float, float]] = [(0.0, 0.0, 0.0)] * len(schedule.moves)
+    times: list[tuple[float, float, float]] = [(0.0, 0.0, 0.0)] * len(moves)
     events: list[tuple[float, int, str]] = []  # (time, move, "free" or "complete")
     now = 0.0
     while True:
         for engine, queue in queues.items():
             while queue and not busy[engine] and not outstanding[queue[0]]:
                 number = queue.popleft()
-                hold, delay = duration(schedule.moves[number])
+                hold, delay = duration(moves[number])
                 times[number] = (now, now + hold, now + hold + delay)
                 busy[engine] = True
                 heapq.heappush(events, (now + hold, number, "free"))
@@ -43,7 +43,7 @@ def simulate_events(
             break
         now, number, kind = heapq.heappop(events)
         if kind == "free":
-            engine = schedule.moves[number].engine
+            engine = moves[number].engine.name
             busy[SHARED.get(engine, engine)] = False
         else:
             for later in waiting[number]:

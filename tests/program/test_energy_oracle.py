@@ -12,6 +12,7 @@ from small_cases import small_case
 import kpu_jax as kpu
 from kpu_jax.base.compilation import BATCH, jit_for
 from kpu_jax.model.evaluate import evaluate
+from kpu_jax.program import Opcode
 from kpu_jax.workload import ACTIVATIONS, MAC_FORMATS
 
 ROOMY = {
@@ -44,7 +45,7 @@ def by_hand(case, cfg) -> dict[str, float]:
     for (kind, level, _), size in schedule.traffic().items():
         energy[level] += size * per_byte[level][kind == "write"]
     op = case.op
-    energy["mac"] = sum(m.macs for m in schedule.moves) * op.zero_gating * getattr(t, f"mac_{MAC_FORMATS[int(op.mac_format)]}_pj")
+    energy["mac"] = sum(m.macs for m in schedule) * op.zero_gating * getattr(t, f"mac_{MAC_FORMATS[int(op.mac_format)]}_pj")
     results, v = int(op.batch * op.m * op.n), cfg.vector
     activation = getattr(v, f"cycles_{ACTIVATIONS[int(op.activation)]}") if op.activation else 0.0
     if op.kind == 2:
@@ -53,7 +54,7 @@ def by_hand(case, cfg) -> dict[str, float]:
     else:
         acc = schedule.blocks.acc_bytes
         # Every further part of K of a block is read from L3, added and written back.
-        summed = sum(m.reads.get("l3", 0) for m in schedule.moves if m.engine == "block_mover" and m.operand == "C" and "l2" in m.reads)
+        summed = sum(m.reread for m in schedule if m.opcode == Opcode.BM_ACCUMULATE_TILE)
         cycles = results * (op.has_bias * v.cycles_add + activation) + summed / acc * v.cycles_add
     energy["vector"] = cycles * t.vector_op_pj
     return energy

@@ -102,5 +102,5 @@ def test_player_agrees_with_a_simulation_by_events(count):
         rng = np.random.default_rng((14, seed))
         case = small_case(rng)
         rates, schedule = dyadic_rates(rng, case), case.expand()
-        times = simulate_events(schedule, lambda move, c=case, r=rates: duration(move, c, r))
+        times = simulate_events(list(schedule), lambda move, c=case, r=rates: duration(move, c, r))
         assert play(schedule, rates) == max(done for _, _, done in times), case

@@ -12,6 +12,7 @@ from strategies import stack
 from kpu_jax.base.compilation import BATCH, jit_for
 from kpu_jax.mapping.visits import lay_out
 from kpu_jax.model.traffic import LEVELS, OPERANDS, count_traffic
+from kpu_jax.program import Engine, Operand
 
 traces: list[None] = []
 
@@ -26,7 +27,7 @@ def counted(op, mapping, rows, cols, rate, burst):
 def differences(case: Case) -> list[tuple]:
     """(what, closed form, walked) wherever the two disagree."""
     schedule = case.expand()
-    walked = schedule.traffic()
+    moves, walked = list(schedule), schedule.traffic()
     with jax.enable_x64(True):
         reads, writes, bursts = jax.tree.map(float, counted(*case.numbers()))
     pairs = [
@@ -36,9 +37,10 @@ def differences(case: Case) -> list[tuple]:
         for x in OPERANDS
     ]
     for x in OPERANDS:
-        moved = sum(move.gang_bytes for move in schedule.moves if move.engine == "dma" and move.operand == x)
+        operand = Operand[x.upper()]
+        moved = sum(move.burst_bytes for move in moves if move.engine == Engine.DMA and move.operand == operand)
         pairs.append((("bursts", x), bursts[x], moved))
-    macs = sum(move.macs for move in schedule.moves)
+    macs = sum(move.macs for move in moves)
     pairs.append(("multiply-adds", small_size(case) if case.op.kind < 2 else 0, macs))
     return [pair for pair in pairs if pair[1] != pair[2]]
 
