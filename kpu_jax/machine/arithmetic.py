@@ -1,10 +1,8 @@
 """What a PE computes: one multiply-add, in a wide accumulator.
 
-| operands | product | accumulator |
-|---|---|---|
-| integers | exact, modulo 2^32 | int32, wraps around modulo 2^32, as NumPy's int32 does |
-| floats, or an integer and a float | exact (an int32 operand is first rounded to fp32) | fp32, fused: product and sum are rounded once, to nearest even |
-
+Integers: the product is exact modulo 2^32, and the int32 accumulator wraps around, as NumPy's int32 does.
+Floats, or an integer and a float: the fp32 accumulator takes product and sum fused, rounded once, to nearest even.
+Operands are widened exactly, but for an int32 in a float PE, which is rounded to fp32.
 Another accumulator format takes the result of each step: integers of n bits wrap around modulo 2^n, floats are
 rounded from the fp32 sum. Subnormal numbers count as zero where the back end flushes them (XLA does on CPUs).
 """
