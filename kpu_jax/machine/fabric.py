@@ -56,7 +56,7 @@ def run_pass(fabric: Fabric, tiles: Sequence[Pass]) -> Done:
         m, n, k = cols, _bucket(most[1]), deep
     else:
         m, n, k = _bucket(most[0]), cols, deep
-    count = _bucket(len(tiles), base=8, least=1)
+    count = _bucket(len(tiles), base=8, least=8)
     a, b, acc = (np.zeros((count, *shape), fabric.how.dtype) for shape in ((m, k), (k, n), (m, n)))
     for i, tile in enumerate(tiles):
         a[i, : tile.a.shape[0], : tile.a.shape[1]] = tile.a
@@ -70,7 +70,7 @@ def run_pass(fabric: Fabric, tiles: Sequence[Pass]) -> Done:
     return Done(parts, fired, switched, int(cycles))
 
 
-def _bucket(size: int, base: int = 4, least: int = 4) -> int:
+def _bucket(size: int, base: int = 4, least: int = 16) -> int:
     """The least of least, least base, least base^2 ... that is no smaller than `size`."""
     while least < size:
         least *= base

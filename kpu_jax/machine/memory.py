@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from kpu_jax.base.errors import AddressError, DtypeError, MemoryFullError, ShapeError, check_number, shown
+from kpu_jax.base.errors import AddressError, DtypeError, MemoryFullError, check_number, shown
 from kpu_jax.hardware.addresses import address_map, region_sizes
 from kpu_jax.machine.formats import storage
 from kpu_jax.workload.dtypes import NumberFormat
 
 PAGE = 1 << 16  # bytes
-ALIGNMENT = 64  # bytes: allocations start on a burst
 REGIONS = ("host_memory", "external_memory", "l3_tile", "l2_bank", "l1_buffer", "page_buffer")
 
 
@@ -143,57 +142,71 @@ def _check_aligned(memory: Memory, address: int, fmt: NumberFormat) -> None:
         raise AddressError(f"{memory.name}: address {address:#x} is no multiple of the {step} bytes of a {fmt.name}")
 
 
-def allocate(memory: Memory, size: int, alignment: int = ALIGNMENT) -> tuple[Memory, int]:
-    """(memory, address) after the lowest range is taken that is free of allocations and of pages written otherwise.
+def allocate(memory: Memory, size: int) -> tuple[Memory, int]:
+    """(memory, address) after the lowest range of whole pages is taken that nothing was written to or taken from.
 
     Raises `MemoryFullError` with the bytes that are wanted and the largest range that is free.
     """
     length = _whole("size", size)
     largest, start = 0, 0
-    for first, end in [*_in_use(memory), (memory.size, memory.size)]:
-        room = first - start
-        if length <= room:
-            taken = tuple(sorted([*memory.taken, (start, start + length)]))
+    for first, end in [*sorted([*memory.taken, *_written(memory)]), (memory.size, memory.size)]:
+        largest = max(largest, first - start)
+        if length <= first - start:
+            taken = tuple(sorted([*memory.taken, (start, min(-(-(start + length) // PAGE) * PAGE, memory.size))]))
             after = dataclasses.replace(memory, taken=taken)
             return dataclasses.replace(after, high_water=max(memory.high_water, after.occupied)), start
-        largest, start = max(largest, room), max(start, -(-end // alignment) * alignment)
+        start = max(start, end)
     raise MemoryFullError(
         f"{memory.name} is full: {length} bytes wanted, the largest free range of its {memory.size} bytes has {largest}; "
         "free some, or give the chip more memory"
     )
 
 
-def _in_use(memory: Memory) -> list[tuple[int, int]]:
-    written = [(p * PAGE, (p + 1) * PAGE) for p in memory.pages if not any(f < (p + 1) * PAGE and e > p * PAGE for f, e in memory.taken)]
-    return sorted([*memory.taken, *written])
-
-
-def reserve(memory: Memory, address: int, size: int) -> Memory:
-    """The memory after just this range is taken; `AddressError` if it overlaps another allocation."""
-    first, length = check_range(memory, address, size)
-    for low, high in memory.taken:
-        if first < high and low < first + length:
-            raise AddressError(
-                f"{memory.name}: {length} bytes at {first:#x} overlap the allocation of {high - low} bytes at {low:#x}"
-            )
-    after = dataclasses.replace(memory, taken=tuple(sorted([*memory.taken, (first, first + length)])))
-    return dataclasses.replace(after, high_water=max(memory.high_water, after.occupied))
+def _written(memory: Memory) -> list[tuple[int, int]]:
+    """Pages that exist outside of allocations."""
+    pages = ((p * PAGE, (p + 1) * PAGE) for p in memory.pages)
+    return [page for page in pages if not any(first <= page[0] < end for first, end in memory.taken)]
 
 
 def free(memory: Memory, address: int) -> Memory:
-    """The memory after the allocation that starts at `address` is given back, its pages dropped where nothing else lies."""
+    """The memory after the allocation that starts at `address` is given back and its pages dropped."""
     match = [(first, end) for first, end in memory.taken if first == address]
     if not match:
         starts = ", ".join(f"{first:#x}" for first, _ in memory.taken) or "none"
         raise AddressError(f"{memory.name}: no allocation starts at {shown(address)}; allocations: {starts}")
     first, end = match[0]
-    rest = tuple(pair for pair in memory.taken if pair != match[0])
-    inside = range(-(-first // PAGE), end // PAGE)  # pages that lie wholly in it
-    pages = {p: page for p, page in memory.pages.items() if p not in inside}
-    return dataclasses.replace(memory, taken=rest, pages=pages)
+    pages = {p: page for p, page in memory.pages.items() if not first <= p * PAGE < end}
+    return dataclasses.replace(memory, taken=tuple(pair for pair in memory.taken if pair != match[0]), pages=pages)
 
 
-def check_same_shape(field: str, array: Any, shape: tuple[int, ...]) -> None:
-    """`ShapeError` unless `array` has `shape`."""
-    if tuple(np.shape(array)) != tuple(shape):
-        raise ShapeError(f"{field} must have shape {tuple(shape)}, got {np.shape(array)}")
+def transfer(
+    source: Memory,
+    source_address: int,
+    target: Memory,
+    target_address: int,
+    width: int,
+    *,
+    rows: int = 1,
+    source_stride: int | None = None,
+    target_stride: int | None = None,
+) -> Memory:
+    """The target memory after a DMA transfer of `rows` runs of `width` bytes, `stride` bytes apart at each end.
+
+    A stride defaults to the width (contiguous). Source and target may be one memory, if the ranges do not overlap.
+    Raises `AddressError` for ranges that leave a memory or overlap, and rows closer together than they are long.
+    """
+    wide, high = _whole("width", width), _whole("rows", rows)
+    spans = []
+    for name, memory, address, given in (("source", source, source_address, source_stride), ("target", target, target_address, target_stride)):
+        stride = wide if given is None else _whole(f"{name}_stride", given)
+        if stride < wide and high > 1:
+            raise AddressError(f"{name}_stride must be at least the width of {wide} bytes, got {stride}")
+        first, length = check_range(memory, address, (high - 1) * stride + wide if high else 0)
+        spans.append((first, first + length, stride))
+    (start, end, step), (begin, stop, pitch) = spans
+    if source is target and start < stop and begin < end:
+        raise AddressError(f"{source.name}: source {start:#x}..{end - 1:#x} and target {begin:#x}..{stop - 1:#x} overlap")
+    image = read(target, begin, stop - begin)
+    rows_of = np.lib.stride_tricks.as_strided(read(source, start, end - start), (high, wide), (step, 1))
+    np.lib.stride_tricks.as_strided(image, (high, wide), (pitch, 1))[:] = rows_of
+    return write(target, begin, image)

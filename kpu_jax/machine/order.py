@@ -53,6 +53,13 @@ def regions_of(op: Any, blocks: Blocks) -> tuple[tuple[Bounds, ...], tuple[Order
     return bounds, tuple(_order(op, blocks, several_m + several_n) for (_, several_m), (_, several_n) in pairs)
 
 
+def one_chain(m: int, n: int, k: int) -> tuple[tuple[Bounds, ...], tuple[Order, ...]]:
+    """The order of a schedule without parts of K, output-stationary: every k in one chain."""
+    yes, no = np.ones(1, bool), np.zeros(1, bool)
+    ks, length = np.arange(k, dtype=np.int32)[None], np.array([k], np.int32)
+    return (((0, m), (0, n)),), (Order(ks, length, np.array(True), opens=yes, carries_on=no, closes=yes, adds=no, biased=yes),)
+
+
 def _runs(blocks: Blocks, a: str) -> list[tuple[tuple[int, int], str]]:
     """Elements along an axis in runs of L3 blocks that are one L2 block each ("") or several (the axis' name)."""
     starts = np.cumsum([0] + [blocks.l3_size(a, i) for i in range(blocks.l3_trips(a))])

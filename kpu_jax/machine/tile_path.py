@@ -46,15 +46,13 @@ def summed(how: Arithmetic, order: Order, a: jax.Array, b: jax.Array, bias: jax.
     return total
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def product(
+def sums(
     how: Arithmetic, bounds: tuple[Bounds, ...], orders: tuple[Order, ...], a: jax.Array, b: jax.Array, bias: jax.Array
 ) -> jax.Array:
     """Accumulators [batch, m, n] of A [batch, m, k] times B [batch, k, n] plus bias [n], each rectangle of C in its order.
 
-    `bounds` and `orders` are those of `order.regions_of`. A, B and the bias are in any format; sums in the PE's type.
+    `bounds` (static) and `orders` are those of `order.regions_of`; operands in the PE's type. Traceable.
     """
-    a, b, bias = (how.widen(x) for x in (a, b, bias))
 
     def one(a: jax.Array, b: jax.Array) -> jax.Array:
         strips: dict[tuple[int, int], list[jax.Array]] = {}
@@ -64,3 +62,17 @@ def product(
         return jnp.concatenate([jnp.concatenate(strip, axis=1) for strip in strips.values()])
 
     return jax.vmap(one)(a, b)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def product(how: Arithmetic, bounds: tuple[Bounds, ...], orders: tuple[Order, ...], a: Any, b: Any, bias: Any) -> jax.Array:
+    """`sums` of operands held as float32, as float32, differentiable: its derivatives are those of A B + bias in the reals."""
+    return sums(how, bounds, orders, *(how.widen(x) for x in (a, b, bias))).astype(jnp.float32)
+
+
+@product.defjvp
+def _product_jvp(how: Arithmetic, bounds: tuple[Bounds, ...], primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    orders, a, b, bias = primals
+    _, da, db, dbias = tangents
+    exact = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+    return product(how, bounds, orders, a, b, bias), exact(da, b) + exact(a, db) + dbias

@@ -6,6 +6,7 @@ its tanh form (Hendrycks and Gimpel, arXiv:1606.08415, section 2); leaky ReLU ha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -45,12 +46,12 @@ def activated(acc: jax.Array, activation: str, scale: Any = None) -> jax.Array:
 def delivered(acc: jax.Array, activation: str, scale: Any, fmt: NumberFormat, c_scale: Any = None) -> jax.Array:
     """What the vector engine makes of complete accumulators: `activated`, divided by `c_scale` (None: 1), in format `fmt`."""
     x = activated(acc, activation, scale)
-    return convert(x if c_scale is None else x.astype(jnp.float32) / c_scale, fmt)
+    return convert(x if c_scale is None else x.astype(jnp.float32) * (1 / c_scale), fmt)
 
 
 def quantise(x: jax.Array, fmt: NumberFormat, scale: Any) -> jax.Array:
-    """x / scale in `fmt`, rounded to nearest even and saturated (`formats`)."""
-    return convert(jnp.asarray(x, jnp.float32) / scale, fmt)
+    """x / scale in `fmt`, rounded to nearest even and saturated (`formats`); x is multiplied by the scale's reciprocal."""
+    return convert(jnp.asarray(x, jnp.float32) * (1 / jnp.asarray(scale, jnp.float32)), fmt)
 
 
 def dequantise(q: jax.Array, scale: Any) -> jax.Array:
@@ -65,8 +66,7 @@ def _straight_through(x: jax.Array, rounded: jax.Array, inside: jax.Array) -> ja
 
 @_straight_through.defjvp
 def _straight_through_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
-    _, rounded, inside = primals
-    return rounded, jnp.where(inside, tangents[0], 0.0)
+    return _straight_through(*primals), jnp.where(primals[2], tangents[0], 0.0)  # itself, for the second derivative
 
 
 def rounded_to(x: jax.Array, fmt: NumberFormat, scale: Any = 1.0) -> jax.Array:
@@ -76,15 +76,20 @@ def rounded_to(x: jax.Array, fmt: NumberFormat, scale: Any = 1.0) -> jax.Array:
     (Bengio et al., arXiv:1308.3432; Hubara et al., arXiv:1609.07061); the scale counts as a constant.
     """
     low, high = limits(fmt)
-    ratio = x / jax.lax.stop_gradient(scale)
+    slack = high * 2.0**-20 if fmt.is_float else 0.5  # the largest magnitude over its own scale is no saturation
+    ratio = x * (1 / jax.lax.stop_gradient(jnp.asarray(scale, jnp.float32)))
     fixed = jax.lax.stop_gradient(ratio)
-    return _straight_through(ratio, convert(fixed, fmt).astype(jnp.float32), (fixed >= low) & (fixed <= high))
+    return _straight_through(ratio, convert(fixed, fmt).astype(jnp.float32), (fixed >= low - slack) & (fixed <= high + slack))
 
 
-def widest_scale(x: jax.Array, fmt: NumberFormat) -> jax.Array:
-    """The least scale at which no element of `x` saturates: its largest magnitude over the format's; 1 for zeros."""
+def widest_scale(x: jax.Array, fmt: NumberFormat, k: int) -> jax.Array:
+    """The least scale at which no element of `x` saturates, nor a sum of `k` products overflows int32.
+
+    The largest magnitude over the format's (for integers at most sqrt((2^31 - 1) / k)); 1 for zeros.
+    """
+    steps = limits(fmt)[1] if fmt.is_float else min(limits(fmt)[1], math.isqrt((2**31 - 1) // k))
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), initial=0.0))
-    return jnp.where(largest > 0, largest / limits(fmt)[1], 1.0).astype(jnp.float32)
+    return jnp.where(largest > 0, largest / steps, 1.0).astype(jnp.float32)
 
 
 def check_scale(field: str, scale: Any) -> None:
