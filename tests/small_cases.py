@@ -9,7 +9,8 @@ from strategies import choose, matrix_options, random_conv
 
 from kpu_jax.engines.rates import Gang, Rates
 from kpu_jax.mapping import BUFFERINGS, DATAFLOWS, ORDERS, PASS_ORDERS, Mapping
-from kpu_jax.program import expand
+from kpu_jax.program import Program, expand
+from kpu_jax.program.build import assemble_moves
 from kpu_jax.program.schedule import Schedule
 from kpu_jax.workload import Gemm, VectorOp
 
@@ -29,6 +30,11 @@ class Case(NamedTuple):
     def expand(self) -> Schedule:
         """Every move of it, in plain Python."""
         return expand(self.op, self.mapping, rows=self.rows, cols=self.cols, macs_per_pe=self.rate, burst=self.burst)
+
+    def program(self) -> Program:
+        """The program of it, for a chip that nobody asks whether it fits."""
+        header = {"rows": self.rows, "cols": self.cols, "macs_per_pe": self.rate, "burst": self.burst}
+        return assemble_moves(self.expand(), op=self.op, mapping=self.mapping, **{k: np.float64(v) for k, v in header.items()})
 
     def numbers(self) -> tuple[Any, ...]:
         """The same as arguments of a compiled function."""

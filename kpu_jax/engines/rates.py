@@ -45,7 +45,11 @@ class Gang(NamedTuple):
 
         Engines and buses are whole numbers, so one ceiling serves both: ceil(ceil(x / m) / n) = ceil(x / (m n)).
         """
-        return binding(size / self.limit, ceil_div(size, self.engines * self.bus) * self.cycles)
+        return binding(size / self.limit, self.serve(size))
+
+    def serve(self, size: Scalar) -> Scalar:
+        """Fabric cycles of the engines' own work on a transfer, if the memory behind them keeps up."""
+        return ceil_div(size, self.engines * self.bus) * self.cycles
 
     def hold_at_least(self, size: Scalar) -> Scalar:
         """A lower bound on the holds of transfers that carry `size` bytes in total: no rounding up."""

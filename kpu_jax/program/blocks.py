@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from kpu_jax.mapping import ORDERS, PASS_ORDERS
 from kpu_jax.workload.footprint import element_bytes
 
 AXES = "mnk"
-OPERAND_AXES = {"A": "mk", "B": "kn", "C": "mn"}
+OPERAND_AXES = {"A": ("m", "k"), "B": ("k", "n"), "C": ("m", "n")}  # rows and columns as stored, row-major
 IRRELEVANT_AXIS = {"A": "n", "B": "m", "C": "k"}
 UNBOUNDED = 1 << 62  # pass size of an axis that streams through the array
 
@@ -29,6 +28,15 @@ class Step:
     def indices(self) -> tuple[int, ...]:
         """Batch step, then the indices along (M, N, K) of the L3 block, the L2 block and the pass."""
         return self.batch, *(index[a] for index in (self.l3, self.l2, self.l1) for a in AXES)
+
+
+class Block(NamedTuple):
+    """One operand's block at one level."""
+
+    tile: tuple[int, ...]  # indices along (M, N, K) in L3, in L2, of the pass; -1 where it has none
+    height: int  # of the first compute tile's part, of all of it in L3 [elements]
+    width: int
+    elements: int  # that the compute tiles of one batch group hold together, each part once
 
 
 class Blocks:
@@ -57,6 +65,7 @@ class Blocks:
             self.unit["m"] = int(op.out_h) * int(op.out_w)
         self._extents: dict[tuple, list[int]] = {}
         self._groups: dict[int, int] = {}
+        self._known: dict[tuple, Block] = {}
 
     def l3_trips(self, a: str) -> int:
         """Number of L3 blocks along an axis."""
@@ -155,9 +164,29 @@ class Blocks:
         """Compute tiles along an axis that have work in this step at a level."""
         return sum(extent > 0 for extent in self.extents(level, a, step))
 
-    def distinct(self, level: int, operand: str, step: Step) -> int:
-        """Elements of the operand that the compute tiles of one batch group hold, each block once."""
-        return math.prod(self.total(level, a, step) for a in OPERAND_AXES[operand])
+    def block(self, level: int, operand: str, step: Step) -> Block:
+        """The operand's block at a level in this step."""
+        x, y = OPERAND_AXES[operand]
+        key: tuple = level, operand, step.l3[x], step.l3[y]
+        if level < 3:
+            key += step.l2[x], step.l2[y]
+        if level < 2:
+            key += step.l1[x], step.l1[y]
+        if key not in self._known:
+            self._known[key] = self._block(level, operand, step)
+        return self._known[key]
+
+    def _block(self, level: int, operand: str, step: Step) -> Block:
+        tile = [-1] * 9
+        for depth, index in enumerate((step.l3, step.l2, step.l1)[: 4 - level]):
+            for a in OPERAND_AXES[operand]:
+                tile[3 * depth + AXES.index(a)] = index[a]
+        rows, cols = OPERAND_AXES[operand]
+        if level == 3:
+            height, width = (self.l3_size(a, step.l3[a]) for a in (rows, cols))
+            return Block(tuple(tile), height, width, height * width)
+        elements = self.total(level, rows, step) * self.total(level, cols, step)
+        return Block(tuple(tile), self.extent(level, rows, step, 0), self.extent(level, cols, step, 0), elements)
 
 
 def input_rows(op: Any, first: int, count: int) -> set[int]:

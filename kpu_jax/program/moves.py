@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from kpu_jax.program.isa import INSTRUCTIONS, Engine, Need, Opcode, Operand, route
 
 NOWHERE = (-1,) * 9
+_ENGINES = {opcode: entry.engine for opcode, entry in INSTRUCTIONS.items()}
 
 
 @dataclass(slots=True)
@@ -38,7 +39,7 @@ class Move:
 
     @property
     def engine(self) -> Engine:
-        return INSTRUCTIONS[self.opcode].engine
+        return _ENGINES[self.opcode]
 
     def accesses(self) -> list[tuple[str, str, str, float]]:
         """("read" or "write", memory, operand, bytes) of everything that it touches."""

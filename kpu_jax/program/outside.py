@@ -5,9 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from kpu_jax.program.blocks import Blocks, Step, input_rows
-
-AXES_OF = {"A": ("m", "k"), "B": ("k", "n"), "C": ("m", "n")}  # rows and columns as stored, row-major
+from kpu_jax.program.blocks import OPERAND_AXES, Blocks, Step, input_rows
 
 
 class Outside:
@@ -20,7 +18,7 @@ class Outside:
     def size(self, x: str, step: Step, complete: bool = True) -> tuple[float, float]:
         """(bytes, bytes of the bursts that carry them) of the operand's L3 block, for all batch groups."""
         b, groups = self._blocks, self._blocks.groups(step.batch)
-        rows_axis, cols_axis = AXES_OF[x]
+        rows_axis, cols_axis = OPERAND_AXES[x]
         h, w = b.l3_size(rows_axis, step.l3[rows_axis]), b.l3_size(cols_axis, step.l3[cols_axis])
         width = b.bytes[x] if complete or x != "C" else b.acc_bytes
         if x == "A" and b.kind == 1:

@@ -14,11 +14,11 @@ from kpu_jax.base.errors import KPUError
 from kpu_jax.program.blocks import AXES, IRRELEVANT_AXIS, Blocks, Step
 from kpu_jax.program.isa import Need, Opcode, Operand
 from kpu_jax.program.moves import Move
-from kpu_jax.program.outside import AXES_OF, Outside
+from kpu_jax.program.outside import Outside
 from kpu_jax.program.stays import LEVELS, Stays, changes, index_table
 
 HOST, DRAM, L3 = 0, 1, 2  # operand locations, as in the op table
-OPERANDS = {"A": Operand.A, "B": Operand.B, "C": Operand.C, "bias": Operand.BIAS, "": Operand.NONE}
+OPERANDS = {"A": Operand.A, "B": Operand.B, "C": Operand.C}
 ON_ROWS = ("A", "A", "B")  # the operand on the array's rows, by dataflow; the others stand on its columns
 Needs = list[tuple[int, Need]]
 
@@ -88,30 +88,28 @@ class Schedule:
     def _add(self, move: Move, needs: Needs) -> Needs:
         """Append a move; of what it needs only the last per engine counts, since an engine completes in order."""
         number = len(self._engines)
-        last: dict[int, tuple[int, int]] = {}
-        for index, kind in needs:
-            engine = self._engines[index]
-            last[engine] = max(last.get(engine, (-1, 0)), (index, -kind))
-        move.needs = [(index, Need(-kind)) for index, kind in sorted(last.values())]
+        last: dict[int, tuple[int, Need]] = {}
+        for need in needs:
+            engine = self._engines[need[0]]
+            if engine not in last or need[0] > last[engine][0] or (need[0] == last[engine][0] and need[1] == Need.OPERAND):
+                last[engine] = need
+        move.needs = sorted(last.values()) if len(last) > 1 else list(last.values())
         self._engines.append(move.engine)
         self._new.append(move)
         return [(number, Need.OPERAND)]
 
     def _move(self, opcode: Opcode, x: str, level: int, s: int, label: str) -> Move:
-        """A move of the operand's block at a level, sizes still to be filled in."""
-        step, b = self.steps[s], self.blocks
-        axes = {"bias": "n", "": AXES}.get(x) or AXES_OF[x]
-        tile = [-1] * 9
-        for depth, index in enumerate((step.l3, step.l2, step.l1)[: 4 - level]):
-            for a in axes:
-                tile[3 * depth + AXES.index(a)] = index[a]
-        of_rows, of_cols = AXES_OF.get(x, ("m", "n"))
-        if level == 3:
-            height, width = b.l3_size(of_rows, step.l3[of_rows]), b.l3_size(of_cols, step.l3[of_cols])
-        else:
-            height, width = b.extent(level, of_rows, step, 0), b.extent(level, of_cols, step, 0)
-        height = 1 if x == "bias" else height
-        return Move(opcode, OPERANDS[x], step.batch, tuple(tile), height=height, width=width, label=label)
+        """A move of the operand's block at a level, bytes still to be filled in."""
+        step = self.steps[s]
+        block = self.blocks.block(level, x, step)
+        return Move(opcode, OPERANDS[x], step.batch, block.tile, height=block.height, width=block.width, label=label)
+
+    def _move_bias(self, opcode: Opcode, level: int, s: int, label: str) -> Move:
+        """A move of the bias of C's block at a level, one row."""
+        move = self._move(opcode, "C", level, s, label)
+        move.operand, move.height = Operand.BIAS, 1
+        move.tile = tuple(index if i % len(AXES) == AXES.index("n") else -1 for i, index in enumerate(move.tile))
+        return move
 
     # -- moves in ---------------------------------------------------------------------------------
 
@@ -144,7 +142,7 @@ class Schedule:
                 return _sized(move, *self._outside.size("C", step, complete=False)), self._last_out[3]
             if not int(self.op.has_bias):
                 return None
-            return _sized(self._move(opcode, "bias", 3, s, "load bias"), *self._outside.bias(step)), []
+            return _sized(self._move_bias(opcode, 3, s, "load bias"), *self._outside.bias(step)), []
         size, padded = self._outside.size(x, step)
         if self.location[x] == L3 or size == 0:
             return None
@@ -159,15 +157,15 @@ class Schedule:
         groups = b.groups(step.batch)
         if x == "C":
             if not self._stays[2, "C"].first_ever(s):
-                size = groups * b.distinct(2, "C", step) * b.acc_bytes
+                size = groups * b.block(2, "C", step).elements * b.acc_bytes
                 move = self._move(Opcode.BM_MOVE_TILE, "C", 2, s, "partial sums return")
                 return _sized(move, size, size), self._ready[3, "C"] + self._last_out[2]
             if not int(self.op.has_bias):
                 return None
             size = groups * b.total(2, "n", step) * b.acc_bytes
-            move = self._move(Opcode.BM_MOVE_TILE, "bias", 2, s, "move bias")
+            move = self._move_bias(Opcode.BM_MOVE_TILE, 2, s, "move bias")
             return _sized(move, size, size, copies=b.active(2, "m", step)), self._ready[3, "C"]
-        size = groups * b.distinct(2, x, step) * b.bytes[x]
+        size = groups * b.block(2, x, step).elements * b.bytes[x]
         if size == 0:
             return None
         opcode = Opcode.BM_MOVE_TILE
@@ -186,10 +184,10 @@ class Schedule:
                 return _sized(move, size, size), self._ready[2, "C"] + self._last_out[1]
             if self._stays[1, "C"].first_ever(s) and int(self.op.has_bias):
                 size = groups * self._bias_elements(step) * b.acc_bytes
-                return _sized(self._move(Opcode.STR_BROADCAST_COL, "bias", 1, s, "feed bias"), size, size), self._ready[2, "C"]
+                return _sized(self._move_bias(Opcode.STR_BROADCAST_COL, 1, s, "feed bias"), size, size), self._ready[2, "C"]
             return None
         receivers = self._most_active(1, IRRELEVANT_AXIS[x], 1, x, s)
-        size = groups * b.distinct(1, x, step) * b.bytes[x] * receivers
+        size = groups * b.block(1, x, step).elements * b.bytes[x] * receivers
         opcode = Opcode.STR_FEED_ROWS if x == ON_ROWS[b.dataflow] else Opcode.STR_FEED_COLS
         return (_sized(self._move(opcode, x, 1, s, f"feed {x}"), size, size), self._ready[2, x]) if size else None
 
@@ -201,7 +199,7 @@ class Schedule:
         """Elements of C that come back from L2 to L1: partial sums that these tiles had begun before."""
         b, stay = self.blocks, self._stays[1, "C"].span(s)
         took_part = [t for t in range(b.parts["k"]) if any(b.extent(1, "k", self.steps[i], t) for i in stay)]
-        return sum(self._begun(s, t) for t in took_part) * b.distinct(1, "C", self.steps[s])
+        return sum(self._begun(s, t) for t in took_part) * b.block(1, "C", self.steps[s]).elements
 
     def _begun(self, start: int, tile: int) -> bool:
         """Had compute tile `tile` along K a partial sum of this C block when its L1 visit began at `start`?"""
@@ -218,16 +216,18 @@ class Schedule:
     def _pass(self, s: int) -> None:
         step, b = self.steps[s], self.blocks
         groups, acc = b.groups(step.batch), b.acc_bytes
-        move = self._move(Opcode.FABRIC_PASS, "", 1, s, "compute")
+        of_c = b.block(1, "C", step)
+        move = Move(Opcode.FABRIC_PASS, Operand.NONE, step.batch, step.indices()[1:], label="compute")
+        move.height, move.width = of_c.height, of_c.width
         stationary = "CBA"[b.dataflow]
         for x in "AB":
-            size = groups * b.distinct(1, x, step) * b.bytes[x]
+            size = groups * b.block(1, x, step).elements * b.bytes[x]
             if x != stationary:
                 size *= b.active(1, IRRELEVANT_AXIS[x], step)
             else:
                 size *= self._most_active(1, IRRELEVANT_AXIS[x], 1, x, s) if self._stays[1, x].changes[s] else 0
             setattr(move, f"pass_{x.lower()}", size)
-        elements = groups * b.distinct(1, "C", step)
+        elements = groups * of_c.elements
         if stationary == "C":
             if self._stays[1, "C"].changes[s]:
                 move.pass_c_in = groups * self._returning(s) * acc
@@ -257,7 +257,7 @@ class Schedule:
         for t in range(b.parts["k"]):
             if b.extent(1, "k", step, t) > 0:
                 worked = any(b.extent(1, "k", self.steps[i], t) > 0 for i in range(start, s))
-                total += (worked or self._begun(start, t)) * b.distinct(1, "C", step)
+                total += (worked or self._begun(start, t)) * b.block(1, "C", step).elements
         return total
 
     # -- moves out --------------------------------------------------------------------------------
@@ -283,7 +283,7 @@ class Schedule:
         step, b = self.steps[s], self.blocks
         last = self._stays[1, "C"].last_ever(s)
         complete = last and self._parts_of_k(2, s) == 1
-        elements = b.groups(step.batch) * b.distinct(1, "C", step) * self._parts_of_k(1, s)
+        elements = b.groups(step.batch) * b.block(1, "C", step).elements * self._parts_of_k(1, s)
         out = elements * (b.bytes["C"] if complete else b.acc_bytes)
         move = _sized(self._move(Opcode.STR_DRAIN_OUTPUT, "C", 1, s, "drain C" if complete else "drain partial sums"), out, out)
         move.read = elements * b.acc_bytes
@@ -298,7 +298,7 @@ class Schedule:
         step, b = self.steps[s], self.blocks
         parts = self._parts_of_k(2, s)
         complete = self._stays[2, "C"].last_ever(s)
-        elements = b.groups(step.batch) * b.distinct(2, "C", step)
+        elements = b.groups(step.batch) * b.block(2, "C", step).elements
         full, last = elements * b.acc_bytes, elements * (b.bytes["C"] if complete else b.acc_bytes)
         opcode = Opcode.BM_TRANSPOSE_TILE if b.dataflow == 2 and b.kind != 2 else Opcode.BM_WRITEBACK_TILE
         size = last if parts == 1 else full

@@ -1,0 +1,146 @@
+"""When every instruction of a program starts and ends on a chip, and why engines are idle in between.
+
+An instruction starts when what it needs is complete (or, for START needs, has started) and its queue has ended the hold
+of the instruction before: program order, no arbitration, engines of a class as one gang. That is a recurrence in max
+and plus, computed by a scan over the instructions. Exact for durations that are integers or dyadic, in float64; others
+to (instructions x 2^-52) relative.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kpu_jax.base.errors import KPUError
+from kpu_jax.base.pytree import is_traced
+from kpu_jax.engines.rates import rates_of
+from kpu_jax.hardware import KPUConfig, check_config
+from kpu_jax.program.durations import Durations, durations
+from kpu_jax.program.isa import Engine, Need
+from kpu_jax.program.program import Program
+from kpu_jax.program.timeline import Timeline, Wait
+from kpu_jax.program.wiring import Wiring, wire
+
+_SCATTER = {"mode": "promise_in_bounds", "unique_indices": True}
+
+
+class Times(NamedTuple):
+    """[row] of a wiring, in fabric cycles."""
+
+    start: Any
+    end: Any  # of the hold: the engine is free
+    done: Any  # complete
+
+
+def starts(wiring: Wiring, hold: Any, delay: Any) -> Any:
+    """[row] the start of every instruction; `hold`, `delay` [kind]. Pure: jit, vmap over durations and grad go through."""
+
+    def serve(state: Any, row: Any) -> tuple[Any, Any]:
+        reads, writes, kind = row
+        start = jnp.max(state.at[reads].get(mode="promise_in_bounds"))
+        end = start + hold[kind]
+        times = [end, end + delay[kind], start][: writes.shape[-1]]
+        return state.at[writes].set(jnp.stack(times), **_SCATTER), start
+
+    zero = jnp.zeros(np.shape(wiring.state), jnp.result_type(float)) + 0 * (hold[0] + delay[0])
+    return jax.lax.scan(serve, zero, (wiring.reads, wiring.writes, wiring.kind))[1]
+
+
+def times(wiring: Wiring, hold: Any, delay: Any) -> Times:
+    """Start, end of the hold and completion of every row."""
+    start = starts(wiring, hold, delay)
+    end = start + hold[wiring.kind]
+    return Times(start, end, end + delay[wiring.kind])
+
+
+def makespan(wiring: Wiring, hold: Any, delay: Any) -> Any:
+    """When everything is complete, without keeping the times of the instructions: for batches of chips."""
+
+    def serve(carry: Any, row: Any) -> tuple[Any, None]:
+        state, latest = carry
+        reads, writes, kind = row
+        start = jnp.max(state.at[reads].get(mode="promise_in_bounds"))
+        end = start + hold[kind]
+        done = end + delay[kind]
+        state = state.at[writes].set(jnp.stack([end, done, start][: writes.shape[-1]]), **_SCATTER)
+        return (state, jnp.maximum(latest, done)), None
+
+    zero = 0 * (hold[0] + delay[0])
+    state = jnp.zeros(np.shape(wiring.state), jnp.result_type(float)) + zero
+    return jax.lax.scan(serve, (state, zero), (wiring.reads, wiring.writes, wiring.kind))[0][1]
+
+
+def cycles(cfg: Any, op: Any, dataflow: Any, wiring: Wiring) -> Any:
+    """Makespan [fabric cycles] on chip `cfg`: pure, for jit, vmap over chips and grad."""
+    d = durations(wiring.kinds, rates_of(cfg, op, dataflow), wiring.vector)
+    return makespan(wiring, d.hold, d.delay)
+
+
+def account(wiring: Wiring, d: Durations) -> Timeline:
+    """The timeline of a wiring: times, and why engines are idle. Pure, like `starts`; all rows, padding included."""
+    t = times(wiring, d.hold, d.delay)
+    work = d.work[wiring.kind]
+    free = jnp.where(wiring.before >= 0, t.end[wiring.before], 0.0)
+    wait = t.start - free
+    needed = jnp.where(wiring.need_kind == Need.START, t.start[wiring.needs], t.done[wiring.needs])
+    needed = jnp.where(wiring.needs >= 0, needed, -jnp.inf)
+    decides = needed >= t.start[:, None]
+    reason = jnp.zeros_like(wiring.kind)
+    for kind, code in ((Need.START, Wait.ENGINE), (Need.BUFFER, Wait.BUFFER), (Need.OPERAND, Wait.OPERAND)):
+        reason = jnp.where(jnp.any(decides & (wiring.need_kind == kind), axis=1), code.value, reason)
+    stall = (d.hold - d.work)[wiring.kind]
+    by_memory = d.by_memory[wiring.kind]
+    busy = jnp.zeros(len(Engine), work.dtype).at[wiring.engine].add(work)
+    return Timeline(
+        start=t.start,
+        end=t.end,
+        done=t.done,
+        wait=wait,
+        wait_reason=jnp.where(wait > 0, reason, Wait.NONE.value),
+        stall=stall,
+        stall_reason=jnp.where(stall > 0, jnp.where(by_memory, Wait.BANDWIDTH.value, Wait.ENGINE.value), Wait.NONE.value),
+        busy=busy,
+        makespan=jnp.max(t.done),
+        engine=wiring.engine,
+        queue=wiring.reads[:, 0],
+    )
+
+
+@jax.jit
+def _account(cfg: Any, op: Any, dataflow: Any, wiring: Wiring) -> Timeline:
+    return account(wiring, durations(wiring.kinds, rates_of(cfg, op, dataflow), wiring.vector))
+
+
+_account_durations = jax.jit(account)
+
+
+def execute(cfg: KPUConfig, program: Program) -> Timeline:
+    """Run `program` on chip `cfg`: when each instruction starts and ends, how busy engines are, and why they idle.
+
+    The chip may differ from the one that the program was built for in all that sets durations (clocks, buses,
+    bandwidths, engine counts, latencies); see `check_program` for what it must have. Computes in float64 on the
+    host's behalf and returns NumPy. Raises `KPUError` for arguments of the wrong kind.
+    """
+    check_config(cfg)
+    if not isinstance(program, Program):
+        raise KPUError(f"execute takes a Program, got {type(program).__name__}: make one with kpu.program.build")
+    if is_traced(cfg, program) or np.ndim(cfg.compute.tile_count):
+        raise KPUError("execute takes one concrete chip; under jit, vmap or grad use kpu.program.cycles on kpu.program.wire(program)")
+    cfg = jax.tree.map(lambda v: np.asarray(v, np.float64), cfg)
+    with jax.enable_x64(True):
+        timeline = _account(cfg, program.op, program.mapping.dataflow, wire(program))
+    return timeline.first_rows(len(program))
+
+
+def execute_durations(program: Program, hold: np.ndarray, delay: np.ndarray | float = 0.0) -> Timeline:
+    """The same with durations [n] from outside, in any unit of time: for machines with other rules than ours."""
+    wiring = wire(program, kind_per_instruction=True)
+    missing = len(wiring.kinds.engine) - len(program)
+    holds = np.pad(np.asarray(hold, np.float64), (0, missing))
+    delays = np.pad(np.broadcast_to(np.asarray(delay, np.float64), np.shape(hold)), (0, missing))
+    with jax.enable_x64(True):
+        timeline = _account_durations(wiring, Durations(holds, delays, holds, holds >= 0))
+    return timeline.first_rows(len(program))
