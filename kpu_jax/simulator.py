@@ -1,21 +1,23 @@
-"""`simulate` and the `Simulator` facade: host values in, a report of NumPy float64 out."""
+"""`simulate` and the `Simulator` facade: host values in, a report of NumPy float64 and arrays out."""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from kpu_jax.base.compilation import ONCE, jit_for
-from kpu_jax.base.errors import ClosedError, DtypeError, KPUError, ShapeError, check_choice, check_number, shown
-from kpu_jax.base.pytree import is_traced
+from kpu_jax.base.errors import ClosedError, KPUError, check_choice, check_number
+from kpu_jax.base.pytree import is_traced, replace_path
 from kpu_jax.explore.mapping_search import best_mapping
 from kpu_jax.explore.quick_mapping import quick_mapping
 from kpu_jax.hardware import KPUConfig, check_config, preset
 from kpu_jax.hardware.fields import FIELDS
 from kpu_jax.machine import memory
+from kpu_jax.machine.formats import storage
 from kpu_jax.machine.matmul import Formats, as_batches, check_options, formats_of, is_float, multiply, quantised, result_shape
 from kpu_jax.machine.order import regions_of
 from kpu_jax.machine.port import MemoryPort
@@ -267,28 +269,79 @@ class Simulator:
         not fit), `ClosedError`; memories and report are then as before.
         """
         self._check_open()
-        a, b, addend = (x if x is None or isinstance(x, jax.Array) else np.asarray(x) for x in (A, B, bias))
+        a, b, addend = (x if x is None or isinstance(x, jax.Array) else np.asarray(x) for x in (A, B, bias))  # type: Any, Any, Any
         shape = result_shape(a.shape, b.shape)
         formats = formats_of(a, b, dtype, c_dtype, acc_dtype)
         check_options(b, addend, activation, a_scale, b_scale, c_scale)
-        in_jax, traced = any(isinstance(x, jax.Array) for x in (a, b, addend)), is_traced(a, b, addend, a_scale, b_scale, c_scale)
+        in_jax = any(isinstance(x, jax.Array) for x in (a, b, addend))
+        traced = is_traced(a, b, addend, a_scale, b_scale, c_scale)
         a, b = as_batches(a, b)
         op = _gemm(a, b, formats, addend is not None, activation)
         mapping = self._mapping_of(op, mapping)
         array = self.config.compute.processor_array
-        blocks = Blocks(op, mapping, rows=int(array.rows), cols=int(array.cols), macs_per_pe=int(rate_of_chip(self.config, op)))
-        bounds, orders = regions_of(op, blocks)
+        with jax.ensure_compile_time_eval():
+            rate = int(rate_of_chip(self.config, op))
+        bounds, orders = regions_of(op, Blocks(op, mapping, rows=int(array.rows), cols=int(array.cols), macs_per_pe=rate))
+
+        multiplied = functools.partial(multiply, orders=orders, formats=formats, bounds=bounds, activation=activation)
         scale = None
         if is_float(a, b):
             a, b, addend, scale = quantised(a, b, addend, a_scale, b_scale, formats=formats)
         elif addend is None:
             addend = np.zeros(b.shape[-1], formats.how.dtype)
-        if not traced:
-            a, b, addend, op = self._through_memory(a, b, addend, op, formats)
-        c = multiply(a, b, addend, scale, c_scale, orders, formats=formats, bounds=bounds, activation=activation)
+        if traced:
+            c = multiplied(a, b, addend, scale, c_scale)
+        else:
+            c = self._in_memory((a, b, addend), formats, lambda *stored: multiplied(*stored, scale, c_scale))
+            op = replace_path(op, "zero_gating", _switching(np.asarray(a), np.asarray(b)))
         self._report, self._ran = None, (op, mapping)
         c = c.reshape(shape)
         return c if in_jax or traced else np.asarray(c)
+
+    def _mapping_of(self, op: Op, mapping: Mapping | None) -> Mapping:
+        """The given mapping, if it fits, or the one that was found for this operation."""
+        if mapping is not None:
+            with jax.ensure_compile_time_eval():
+                return checked(self.config, op, mapping)[2]
+        if op not in self._mappings:
+            self._mappings[op] = quick_mapping(self.config, op)
+        return self._mappings[op]
+
+    def _in_memory(self, operands: tuple[Any, Any, Any], formats: Formats, compute: Any) -> jax.Array:
+        """C, computed of operands that lie in main memory, and stored there; then the memory is given back."""
+        port = self.main_memory
+        state, stored = port.state, []
+        for x, fmt in zip(operands, (formats.a, formats.b, formats.how.accumulator), strict=True):
+            values = np.asarray(x).astype(storage(fmt), copy=False)
+            state, address = memory.allocate(state, memory.array_bytes(values.shape, fmt))
+            state = memory.write_array(state, address, values, fmt)
+            stored.append(memory.read_array(state, address, values.shape, fmt))
+        c = compute(*stored)
+        state, address = memory.allocate(state, memory.array_bytes(c.shape, formats.c))
+        port.state = dataclasses.replace(port.state, high_water=state.high_water)
+        return c
+
+
+def _gemm(a: Any, b: Any, formats: Formats, has_bias: bool, activation: str) -> Op:
+    """The operation of a product of [batch, m, k] and [batch, k, n]."""
+    return Gemm(
+        a.shape[1],
+        b.shape[2],
+        a.shape[2],
+        batch=a.shape[0],
+        a_dtype=formats.a,
+        b_dtype=formats.b,
+        c_dtype=formats.c,
+        acc_dtype=formats.how.accumulator,
+        bias=has_bias,
+        activation=activation,
+    ).plain()
+
+
+def _switching(a: np.ndarray, b: np.ndarray) -> float:
+    """Fraction of the multiply-adds of A [batch, m, k] and B [batch, k, n] whose operands are both other than zero."""
+    pairs = np.count_nonzero(a, axis=1) * np.count_nonzero(b, axis=2)
+    return max(float(pairs.sum()) / (a.shape[1] * b.shape[2] * a.shape[2] * a.shape[0]), float(np.finfo(np.float64).tiny))
 
 
 KPUSimulator = Simulator

@@ -81,7 +81,7 @@ def fused_multiply_add(a: jax.Array, b: jax.Array, c: jax.Array) -> jax.Array:
 
 
 def _contracts() -> bool:
-    return not jax.config.jax_disable_jit and _back_end_contracts(jax.default_backend())
+    return not jax.config.jax_disable_jit and _back_end_contracts(jax.default_backend())  # type: ignore[attr-defined]
 
 
 @functools.cache

@@ -118,8 +118,8 @@ def step_stationary(how: Arithmetic, stationary: Operands, west: Operands) -> tu
     _, (leaving, fired, switched, busy) = jax.lax.scan(cycle, (empty, how.zeros((rows, cols))), entering)
     element, column = jnp.arange(longest)[:, None], jnp.arange(cols)
     preload = jnp.zeros((rows, rows, cols), jnp.int32)
-    activity = Activity(*(jnp.concatenate([preload, v]) for v in (fired, switched)), rows + busy.sum())
-    return leaving[element + rows - 1 + column, column], activity
+    fired, switched = (jnp.concatenate([preload, v]) for v in (fired, switched))
+    return leaving[element + rows - 1 + column, column], Activity(fired, switched, rows + busy.sum())
 
 
 def step_pass(
@@ -148,6 +148,6 @@ def step_pass(
     if dataflow == INPUT_STATIONARY:
         stays, moves, present = moves, stays, in_n
     held = _stream(*stays, jnp.ones(stays[0].shape[0], bool))
-    west = _stream(*(v.swapaxes(0, 1) for v in moves), present)
+    west = _stream(moves[0].swapaxes(0, 1), moves[1].swapaxes(0, 1), present)
     sums, activity = step_stationary(how, held, west)
     return (sums if dataflow == WEIGHT_STATIONARY else sums.T), activity

@@ -1,10 +1,8 @@
 """`matmul`: the product that the machine computes, as a pure function of arrays; jit, vmap and grad go through.
 
-| operands | numbers | gradient |
-|---|---|---|
-| fp32 | products summed in the schedule's order, fused | that of the real product and activation |
-| quantised (`dtype`, or arrays of a narrow float format) | operands rounded to the format, sums in int32 or fp32 | straight-through: rounding has slope 1 within the format's range and 0 where it saturates; scales are constants |
-| integer arrays | exact modulo 2^32 | none |
+Gradients are those of the real product and activation. Where operands or results are rounded (`dtype`, or a narrow
+float format) they are straight-through: rounding has slope 1 within the format's range and 0 where it saturates, and
+scales count as constants. Products of integer arrays are exact modulo 2^32 and have none.
 """
 
 from __future__ import annotations
@@ -48,7 +46,7 @@ def formats_of(a: Any, b: Any, dtype: Any = None, c_dtype: Any = None, acc_dtype
     how = arithmetic(fa, fb, acc)
     if c_dtype is not None:
         fc = number_format("c_dtype", c_dtype)
-    elif dtype is not None and _is_float(a, b):
+    elif dtype is not None and is_float(a, b):
         fc = number_format("c_dtype", "fp32")
     elif how.is_float:
         fc = max((f for f in (fa, fb) if f.is_float), key=lambda f: f.bits, default=how.accumulator)
@@ -65,7 +63,8 @@ def _operand_format(name: str, x: Any, dtype: Any) -> NumberFormat:
     return number_format("dtype", dtype)
 
 
-def _is_float(*arrays: Any) -> bool:
+def is_float(*arrays: Any) -> bool:
+    """Does any of them hold floats?"""
     return any(jnp.issubdtype(x.dtype, jnp.floating) for x in arrays)
 
 
@@ -73,16 +72,16 @@ def result_shape(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
     """Shape of A B by NumPy's rules for matmul; `ShapeError` naming both shapes where there is none."""
     if not a or not b:
         raise ShapeError(f"matmul multiplies arrays of one dimension or more, got shapes {a} and {b}")
-    rows, cols = (a[-2:-1], (*a[-1:],)), (b[-2:] if len(b) > 1 else (b[0],))
-    if a[-1] != (b[-2] if len(b) > 1 else b[0]):
-        raise ShapeError(f"A of shape {a} has {a[-1]} columns, B of shape {b} has {b[-2] if len(b) > 1 else b[0]} rows: they must be equal")
-    if 0 in a or 0 in b:
+    rows = b[-2] if len(b) > 1 else b[0]
+    if a[-1] != rows:
+        raise ShapeError(f"A of shape {a} has {a[-1]} columns and B of shape {b} has {rows} rows; they must be equal")
+    if 0 in (*a, *b):
         raise ShapeError(f"matmul needs at least one element along every axis, got shapes {a} and {b}")
     try:
         lead = np.broadcast_shapes(a[:-2], b[:-2])
     except ValueError:
-        raise ShapeError(f"the leading axes of A {a} and B {b} do not broadcast against one another") from None
-    return (*lead, *rows[0], *(cols[1:] if len(b) > 1 else ()))
+        raise ShapeError(f"the leading axes of A, of shape {a}, and B, of shape {b}, do not broadcast") from None
+    return (*lead, *a[-2:-1], *(b[-1:] if len(b) > 1 else ()))
 
 
 def as_batches(a: Any, b: Any) -> tuple[Any, Any]:
@@ -105,9 +104,22 @@ def scale_for(x: Any, fmt: NumberFormat, k: int, given: Any = None) -> Any:
     if given is not None:
         return jnp.asarray(given, jnp.float32)
     narrow = fmt.bits <= SCALED_BITS or not fmt.is_float
-    if np.dtype(x.dtype) == storage(fmt) or not _is_float(x) or not narrow:
+    if np.dtype(x.dtype) == storage(fmt) or not is_float(x) or not narrow:
         return jnp.float32(1)
     return widest_scale(jnp.asarray(x, jnp.float32), fmt, k)
+
+
+def check_options(b: Any, bias: Any, activation: Any, a_scale: Any, b_scale: Any, c_scale: Any) -> None:
+    """`KPUError` of its kind for an unknown activation, a bias that does not fit B, and scales that are no positive numbers."""
+    check_choice("activation", activation, ACTIVATIONS)
+    for name, scale in (("a_scale", a_scale), ("b_scale", b_scale), ("c_scale", c_scale)):
+        if scale is not None:
+            check_scale(name, scale)
+    if bias is not None:
+        columns = b.shape[-1] if b.ndim > 1 else 1
+        if bias.shape != (columns,):
+            raise ShapeError(f"the bias must have shape {(columns,)}, one number per column of B, got {bias.shape}")
+        format_of("bias", bias)
 
 
 @functools.partial(jax.jit, static_argnames="formats")
@@ -146,12 +158,12 @@ def multiply(
     `scale` (None: 1) multiplies the sums ahead of the activation, `c_scale` (None: 1) divides the result. Compiled, so
     that multiply-adds are fused.
     """
-    if _is_float(a, b):
+    if is_float(a, b):
         acc = product(formats.how, bounds, orders, *(jnp.asarray(x, jnp.float32) for x in (a, b, bias)))
     else:
         acc = sums(formats.how, bounds, orders, *(formats.how.widen(x) for x in (a, b, bias)))
     x = activated(acc, activation, scale)
-    if _is_float(x) and formats.c.is_float:
+    if is_float(x) and formats.c.is_float:
         return rounded_to(x, formats.c, 1.0 if c_scale is None else c_scale).astype(storage(formats.c))
     return convert(x if c_scale is None else x.astype(jnp.float32) * (1 / c_scale), formats.c)
 
@@ -178,17 +190,12 @@ def matmul(
 
     Raises `ShapeError`, `DtypeError`, `QuantisationError`. Gradients: see the module.
     """
-    check_choice("activation", activation, ACTIVATIONS)
-    for name, given in (("a_scale", a_scale), ("b_scale", b_scale), ("c_scale", c_scale)):
-        if given is not None:
-            check_scale(name, given)
     formats = formats_of(a, b, dtype, c_dtype, acc_dtype)
     shape = result_shape(a.shape, b.shape)
-    if bias is not None and bias.shape != (n := (b.shape[-1] if b.ndim > 1 else 1,)):
-        raise ShapeError(f"the bias must have shape {n}, one number per column of B, got {bias.shape}")
+    check_options(b, bias, activation, a_scale, b_scale, c_scale)
     a, b = as_batches(a, b)
     bounds, orders = one_chain(a.shape[1], b.shape[2], a.shape[2]) if regions is None else regions
-    if _is_float(a, b):
+    if is_float(a, b):
         a, b, bias, scale = quantised(a, b, bias, a_scale, b_scale, formats=formats)
     else:
         scale = None

@@ -197,7 +197,8 @@ def transfer(
     """
     wide, high = _whole("width", width), _whole("rows", rows)
     spans = []
-    for name, memory, address, given in (("source", source, source_address, source_stride), ("target", target, target_address, target_stride)):
+    ends = ("source", source, source_address, source_stride), ("target", target, target_address, target_stride)
+    for name, memory, address, given in ends:
         stride = wide if given is None else _whole(f"{name}_stride", given)
         if stride < wide and high > 1:
             raise AddressError(f"{name}_stride must be at least the width of {wide} bytes, got {stride}")

@@ -19,16 +19,16 @@ from kpu_jax.program.blocks import Blocks
 
 
 class Order(NamedTuple):
-    """The chains of an element of C, in order; NumPy, one entry per chain."""
+    """The chains of an element of C, in order; arrays with one entry per chain."""
 
-    k: np.ndarray  # [chain, longest] int32: which k's, the first `length` of each
-    length: np.ndarray  # [chain] int32
-    in_place: np.ndarray  # [] bool: a chain starts from its part's sum (output-stationary), not from zero
-    opens: np.ndarray  # [chain] bool: the first of a part
-    carries_on: np.ndarray  # [chain] bool: ... which starts from the sum of all parts so far, not from nothing
-    closes: np.ndarray  # [chain] bool: the last of a part, which then
-    adds: np.ndarray  # [chain] bool: ... is added to the sum of all parts so far, or replaces it
-    biased: np.ndarray  # [chain] bool: the bias is added to the part first
+    k: Any  # [chain, longest] int32: which k's, the first `length` of each
+    length: Any  # [chain] int32
+    in_place: Any  # [] bool: a chain starts from its part's sum (output-stationary), not from zero
+    opens: Any  # [chain] bool: the first of a part
+    carries_on: Any  # [chain] bool: ... which starts from the sum of all parts so far, not from nothing
+    closes: Any  # [chain] bool: the last of a part, which then
+    adds: Any  # [chain] bool: ... is added to the sum of all parts so far, or replaces it
+    biased: Any  # [chain] bool: the bias is added to the part first
 
 
 Bounds = tuple[tuple[int, int], tuple[int, int]]  # of a rectangle of C: (first, end) of its rows, and of its columns

@@ -34,18 +34,18 @@ class Instruction(NamedTuple):
     opcode: Opcode
     operand: str  # A, B, C, bias, or NONE for a pass
     batch: int
-    index: tuple[Index, Index, Index]  # block indices (M, N, K) at L3, L2 and the pass
+    blocks: tuple[Index, Index, Index]  # block indices (M, N, K) at L3, L2 and the pass
     read: float  # bytes at the source; with `written`: how many copies a multicast makes
     written: float
     biased: bool  # the bias is added on the way
 
-    def key(self, level: int, axes: str = AXES) -> Key:
+    def key(self, level: int, axes: Iterable[str] = AXES) -> Key:
         """Coordinates at a level of the block that it moves, or of another that lies along only some of its axes."""
-        return self.batch, *(v if a in axes else -1 for row in self.index[: 4 - level] for a, v in zip(AXES, row, strict=True))
+        return self.batch, *(v if a in axes else -1 for row in self.blocks[: 4 - level] for a, v in zip(AXES, row, strict=True))
 
     def along(self, a: str) -> tuple[int, int, int]:
         """Indices along an axis: of the L3 block, the L2 block, the pass."""
-        l3, l2, l1 = (row[AXES.index(a)] for row in self.index)
+        l3, l2, l1 = (row[AXES.index(a)] for row in self.blocks)
         return l3, l2, l1
 
 

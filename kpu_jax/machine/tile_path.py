@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from kpu_jax.machine.arithmetic import Arithmetic
 from kpu_jax.machine.order import Bounds, Order
@@ -41,7 +40,7 @@ def summed(how: Arithmetic, order: Order, a: jax.Array, b: jax.Array, bias: jax.
         total = jnp.where(at.closes, jnp.where(at.adds, how.add(total, part), part), total)
         return (part, total), None
 
-    steps = Order(*(jnp.broadcast_to(v, order.length.shape) if np.ndim(v) == 0 else v for v in order))
+    steps = order._replace(in_place=jnp.broadcast_to(order.in_place, order.length.shape))
     (_, total), _ = jax.lax.scan(take, (zero, zero), (steps, a.T[order.k], b[order.k]))
     return total
 

@@ -76,7 +76,7 @@ def rounded_to(x: jax.Array, fmt: NumberFormat, scale: Any = 1.0) -> jax.Array:
     (Bengio et al., arXiv:1308.3432; Hubara et al., arXiv:1609.07061); the scale counts as a constant.
     """
     low, high = limits(fmt)
-    slack = high * 2.0**-20 if fmt.is_float else 0.5  # the largest magnitude over its own scale is no saturation
+    slack = 0.0 if fmt.name == "fp32" else high * 2.0**-20 if fmt.is_float else 0.5  # the largest over its own scale is inside
     ratio = x * (1 / jax.lax.stop_gradient(jnp.asarray(scale, jnp.float32)))
     fixed = jax.lax.stop_gradient(ratio)
     return _straight_through(ratio, convert(fixed, fmt).astype(jnp.float32), (fixed >= low - slack) & (fixed <= high + slack))
