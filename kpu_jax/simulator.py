@@ -284,7 +284,7 @@ class Simulator:
         bounds, orders = regions_of(op, Blocks(op, mapping, rows=int(array.rows), cols=int(array.cols), macs_per_pe=rate))
 
         multiplied = functools.partial(multiply, orders=orders, formats=formats, bounds=bounds, activation=activation)
-        scale = None
+        scale, given = None, addend
         if is_float(a, b):
             a, b, addend, scale = quantised(a, b, addend, a_scale, b_scale, formats=formats)
         elif addend is None:
@@ -292,7 +292,7 @@ class Simulator:
         if traced:
             c = multiplied(a, b, addend, scale, c_scale)
         else:
-            c = self._in_memory((a, b, addend), formats, lambda *stored: multiplied(*stored, scale, c_scale))
+            c = self._in_memory((a, b, None if given is None else addend), formats, lambda *stored: multiplied(*stored, scale, c_scale))
             op = replace_path(op, "zero_gating", _switching(np.asarray(a), np.asarray(b)))
         self._report, self._ran = None, (op, mapping)
         c = c.reshape(shape)
@@ -308,10 +308,13 @@ class Simulator:
         return self._mappings[op]
 
     def _in_memory(self, operands: tuple[Any, Any, Any], formats: Formats, compute: Any) -> jax.Array:
-        """C, computed of operands that lie in main memory, and stored there; then the memory is given back."""
+        """C, computed of operands that lie in main memory, with room for it there; then the memory is given back."""
         port = self.main_memory
         state, stored = port.state, []
         for x, fmt in zip(operands, (formats.a, formats.b, formats.how.accumulator), strict=True):
+            if x is None:
+                stored.append(np.zeros(operands[1].shape[-1], formats.how.dtype))
+                continue
             values = np.asarray(x).astype(storage(fmt), copy=False)
             state, address = memory.allocate(state, memory.array_bytes(values.shape, fmt))
             state = memory.write_array(state, address, values, fmt)

@@ -45,9 +45,11 @@ class Arithmetic:
         """
         return jax.lax.optimization_barrier(jnp.zeros(shape, self.dtype))
 
-    def multiply_add(self, acc: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
-        """acc + a b, as one PE does it."""
-        return self._held(fused_multiply_add(a, b, acc) if self.is_float else acc + a * b)
+    def multiply_add(self, acc: jax.Array, a: jax.Array, b: jax.Array, *, by_hand: bool = False) -> jax.Array:
+        """acc + a b, as one PE does it; `by_hand`: whatever the compiler makes of the code around it."""
+        if not self.is_float:
+            return self._held(acc + a * b)
+        return self._held((fused_by_hand if by_hand else fused_multiply_add)(a, b, acc))
 
     def add(self, x: jax.Array, y: jax.Array) -> jax.Array:
         """The sum of two accumulators."""
@@ -74,10 +76,11 @@ def arithmetic(a: NumberFormat, b: NumberFormat, accumulator: NumberFormat | Non
 def fused_multiply_add(a: jax.Array, b: jax.Array, c: jax.Array) -> jax.Array:
     """a b + c in float32, rounded once.
 
-    Compiled code on CPUs and GPUs contracts the expression to the machine's own instruction. Where it does not
-    (`jax.disable_jit`, other back ends), the rounding is done by hand in float64.
+    Compiled code on CPUs and GPUs contracts the expression to the machine's own instruction, if product and sum stand in
+    one loop (a reshape between them, or a branch, may part them: the tests check those that we use). Where it does not
+    (`jax.disable_jit`, other back ends), the rounding is done by hand.
     """
-    return a * b + c if _contracts() else _by_hand(a, b, c)
+    return a * b + c if _contracts() else fused_by_hand(a, b, c)
 
 
 def _contracts() -> bool:
@@ -93,23 +96,23 @@ def _back_end_contracts(_: str) -> bool:
 
 
 @jax.custom_jvp
-def _by_hand(a: jax.Array, b: jax.Array, c: jax.Array) -> jax.Array:
-    """The product is exact in float64. The sum is rounded there to odd, so that the rounding to float32 is the only one.
+def fused_by_hand(a: jax.Array, b: jax.Array, c: jax.Array) -> jax.Array:
+    """a b + c in float32, rounded once, by some ten operations in float64, contracted or not.
 
-    (Boldo and Melquiond, 'Emulation of a FMA and correctly rounded sums', IEEE Trans. Computers 57(4), 2008.)
+    The product is exact there. The sum is rounded to odd, so that the rounding to float32 is the only one. (Boldo and Melquiond, 'Emulation of a FMA and correctly rounded sums', IEEE Trans. Computers 57(4), 2008.)
     """
     with jax.enable_x64(True):
         product, addend = a.astype(jnp.float64) * b.astype(jnp.float64), c.astype(jnp.float64)
         total = product + addend
         part = total - product
         error = (product - (total - part)) + (addend - part)  # exact: Knuth's two-sum
-        even = (jax.lax.bitcast_convert_type(total, jnp.int64) & 1) == 0
-        odd = jnp.nextafter(total, jnp.where(error > 0, jnp.inf, -jnp.inf))
-        inexact = jnp.isfinite(total) & (error != 0)
-        return jnp.where(inexact & even, odd, total).astype(jnp.float32)
+        bits = jax.lax.bitcast_convert_type(total, jnp.int64)
+        odd = bits + jnp.where((error > 0) == (total > 0), 1, -1)  # the neighbour on the side of the true sum
+        nudged = jnp.isfinite(total) & (error != 0) & (bits & 1 == 0)
+        return jax.lax.bitcast_convert_type(jnp.where(nudged, odd, bits), jnp.float64).astype(jnp.float32)
 
 
-@_by_hand.defjvp
-def _by_hand_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+@fused_by_hand.defjvp
+def _fused_by_hand_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
     (a, b, c), (da, db, dc) = primals, tangents
-    return _by_hand(a, b, c), da * b + a * db + dc
+    return fused_by_hand(a, b, c), da * b + a * db + dc

@@ -71,7 +71,7 @@ def _fire(how: Arithmetic, acc: jax.Array, x: Operands, y: Operands) -> tuple[ja
     """One cycle of all PEs: (accumulators, multiply-adds, multiply-adds that switch)."""
     live = x.live & y.live
     for q in range(x.value.shape[-1]):
-        acc = jnp.where(live[..., q], how.multiply_add(acc, x.value[..., q], y.value[..., q]), acc)
+        acc = jnp.where(live[..., q], how.multiply_add(acc, x.value[..., q], y.value[..., q], by_hand=True), acc)
     switching = live & (x.value != 0) & (y.value != 0)
     return acc, live.sum(-1, dtype=jnp.int32), switching.sum(-1, dtype=jnp.int32)
 
