@@ -50,8 +50,9 @@ def matmul_memory(m: int, n: int, k: int, *, dtype: Any = "fp32", c_dtype: Any =
     """
     fmt = number_format("dtype", dtype)
     out = number_format("c_dtype", c_dtype) if c_dtype is not None else fmt if fmt.is_float else default_accumulator(fmt)
-    sizes = {"A": (_whole("m", m), _whole("k", k), fmt), "B": (_whole("k", k), _whole("n", n), fmt), "C": (_whole("m", m), _whole("n", n), out)}
-    counted = {name: -(-_whole("batch", batch) * h * w * f.bits // 8) for name, (h, w, f) in sizes.items()}
+    m, n, k, batch = (_whole(name, size) for name, size in (("m", m), ("n", n), ("k", k), ("batch", batch)))
+    bits = {"A": m * k * fmt.bits, "B": k * n * fmt.bits, "C": m * n * out.bits}
+    counted = {name: -(-batch * size // 8) for name, size in bits.items()}
     return {**counted, "total": sum(counted.values())}
 
 

@@ -16,12 +16,16 @@ def test_sizes_of_formats():
         kpu.dtype_size(np.float64)
 
 
-@pytest.mark.parametrize(("a", "b"), [((2, 3), (3, 4)), ((3,), (3,)), ((3,), (3, 4)), ((2, 3), (3,)), ((5, 1, 2, 3), (7, 3, 4)), ((6, 2, 3), (3, 4))])
+MATRICES = [((2, 3), (3, 4)), ((3,), (3,)), ((3,), (3, 4)), ((2, 3), (3,)), ((5, 1, 2, 3), (7, 3, 4)), ((6, 2, 3), (3, 4))]
+MISFITS = [((2, 3), (2, 4)), ((), (3,)), ((2, 0), (0, 4)), ((2, 5, 3), (3, 3, 4)), (3, (3, 4)), ((2, 1.5), (3, 4))]
+
+
+@pytest.mark.parametrize(("a", "b"), MATRICES)
 def test_shapes_are_numpys(a, b):
     assert kpu.matmul_shape(a, b) == (np.ones(a) @ np.ones(b)).shape
 
 
-@pytest.mark.parametrize(("a", "b"), [((2, 3), (2, 4)), ((), (3,)), ((2, 0), (0, 4)), ((2, 5, 3), (3, 3, 4)), (3, (3, 4)), ((2, 1.5), (3, 4))])
+@pytest.mark.parametrize(("a", "b"), MISFITS)
 def test_wrong_shapes_are_named(a, b):
     with pytest.raises(KPUError):
         kpu.matmul_shape(a, b)

@@ -99,7 +99,8 @@ def _back_end_contracts(_: str) -> bool:
 def fused_by_hand(a: jax.Array, b: jax.Array, c: jax.Array) -> jax.Array:
     """a b + c in float32, rounded once, by some ten operations in float64, contracted or not.
 
-    The product is exact there. The sum is rounded to odd, so that the rounding to float32 is the only one. (Boldo and Melquiond, 'Emulation of a FMA and correctly rounded sums', IEEE Trans. Computers 57(4), 2008.)
+    The product is exact there. The sum is rounded to odd, so that the rounding to float32 is the only one (Boldo and
+    Melquiond, 'Emulation of a FMA and correctly rounded sums', IEEE Trans. Computers 57(4), 2008).
     """
     with jax.enable_x64(True):
         product, addend = a.astype(jnp.float64) * b.astype(jnp.float64), c.astype(jnp.float64)

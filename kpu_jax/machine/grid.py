@@ -70,8 +70,12 @@ def _shifted(registers: Any, entering: Any, axis: int) -> Any:
 def _fire(how: Arithmetic, acc: jax.Array, x: Operands, y: Operands) -> tuple[jax.Array, jax.Array, jax.Array]:
     """One cycle of all PEs: (accumulators, multiply-adds, multiply-adds that switch)."""
     live = x.live & y.live
-    for q in range(x.value.shape[-1]):
-        acc = jnp.where(live[..., q], how.multiply_add(acc, x.value[..., q], y.value[..., q], by_hand=True), acc)
+
+    def one(acc: jax.Array, operands: tuple[jax.Array, ...]) -> tuple[jax.Array, None]:
+        a, b, both = operands
+        return jnp.where(both, how.multiply_add(acc, a, b, by_hand=True), acc), None
+
+    acc, _ = jax.lax.scan(one, acc, tuple(jnp.moveaxis(v, -1, 0) for v in (x.value, y.value, live)))  # k ascending
     switching = live & (x.value != 0) & (y.value != 0)
     return acc, live.sum(-1, dtype=jnp.int32), switching.sum(-1, dtype=jnp.int32)
 

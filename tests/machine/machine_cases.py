@@ -63,7 +63,8 @@ def numbers(rng: np.random.Generator, shape: tuple[int, ...], fmt: NumberFormat)
     values = rng.standard_normal(shape) * (rng.random(shape) > 0.1)
     if fmt.is_float:
         return values.astype(np.float32).astype(storage(fmt))
-    return np.rint(np.clip(40 * values, -(2 ** min(fmt.bits - 1, 12)), 2 ** min(fmt.bits - 1, 12) - 1)).astype(np.int32).astype(storage(fmt))
+    top = 2 ** min(fmt.bits - 1, 12)
+    return np.rint(np.clip(40 * values, -top, top - 1)).astype(np.int32).astype(storage(fmt))
 
 
 def plain_result(job: Job) -> np.ndarray:

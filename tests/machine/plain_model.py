@@ -60,7 +60,16 @@ def shares_of(block: tuple[int, int], parts: int) -> list[tuple[int, int]]:
 
 
 def summed(
-    a: np.ndarray, b: np.ndarray, bias: np.ndarray | None, mapping: Any, rows: int, cols: int, rate: int, numbers: Numbers, l3: Any, k_of: Any
+    a: np.ndarray,
+    b: np.ndarray,
+    bias: np.ndarray | None,
+    mapping: Any,
+    rows: int,
+    cols: int,
+    rate: int,
+    numbers: Numbers,
+    l3: dict[str, list[tuple[int, int]]],
+    k_of: list[int],
 ) -> list[list[Any]]:
     """Accumulators [m][n] of one batch element, complete, with the bias.
 

@@ -92,4 +92,5 @@ def test_wrong_scales_are_named(scale):
 def test_formats_by_name_and_width():
     with pytest.raises(DtypeError, match="float64"):
         number_format("A", "float64")
-    assert format_with_bits(16, number_format("", "fp8")).name == "fp16" and format_with_bits(8, number_format("", "fp8_e5m2")).name == "fp8_e5m2"
+    for bits, like, name in ((16, "fp8", "fp16"), (8, "fp8_e5m2", "fp8_e5m2"), (8, "bf16", "fp8"), (4, "int32", "int4")):
+        assert format_with_bits(bits, number_format("", like)).name == name
