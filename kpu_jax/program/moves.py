@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from kpu_jax.program.isa import INSTRUCTIONS, Engine, Need, Opcode, Operand, route
+from kpu_jax.program.isa import INSTRUCTIONS, Engine, Need, Opcode, Operand
 
 NOWHERE = (-1,) * 9
 _ENGINES = {opcode: entry.engine for opcode, entry in INSTRUCTIONS.items()}
@@ -40,14 +40,3 @@ class Move:
     @property
     def engine(self) -> Engine:
         return _ENGINES[self.opcode]
-
-    def accesses(self) -> list[tuple[str, str, str, float]]:
-        """("read" or "write", memory, operand, bytes) of everything that it touches."""
-        x = "bias" if self.operand == Operand.BIAS else self.operand.name
-        source, target = route(self.opcode, self.operand)
-        found = [("read", source, x, self.read), ("write", target, x, self.written)]
-        found += [("read", target, "C", self.reread), ("read", "l1", "bias", self.bias_read)]
-        for name, size in (("A", self.pass_a), ("B", self.pass_b), ("C", self.pass_c_in)):
-            found += [("read", "l1", name, size), ("write", "pe", name, size)]
-        found += [("read", "pe", "C", self.pass_c_out), ("write", "l1", "C", self.pass_c_out)]
-        return [access for access in found if access[3]]

@@ -13,10 +13,18 @@ class Outside:
 
     def __init__(self, op: Any, blocks: Blocks, burst: int) -> None:
         self._op, self._blocks, self._burst = op, blocks, burst
+        self._sizes: dict[tuple, tuple[float, float]] = {}
         self._rows_of = functools.cache(lambda first, count: frozenset(input_rows(op, first, count)))
 
     def size(self, x: str, step: Step, complete: bool = True) -> tuple[float, float]:
         """(bytes, bytes of the bursts that carry them) of the operand's L3 block, for all batch groups."""
+        rows_axis, cols_axis = OPERAND_AXES[x]
+        key = x, step.batch, step.l3[rows_axis], step.l3[cols_axis], complete
+        if key not in self._sizes:
+            self._sizes[key] = self._size(x, step, complete)
+        return self._sizes[key]
+
+    def _size(self, x: str, step: Step, complete: bool) -> tuple[float, float]:
         b, groups = self._blocks, self._blocks.groups(step.batch)
         rows_axis, cols_axis = OPERAND_AXES[x]
         h, w = b.l3_size(rows_axis, step.l3[rows_axis]), b.l3_size(cols_axis, step.l3[cols_axis])

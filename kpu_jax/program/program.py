@@ -48,7 +48,7 @@ HEADER = ("op", "mapping", "rows", "cols", "macs_per_pe", "burst")
 class Program:
     """A pytree of NumPy arrays on the host; one row per instruction, in program order.
 
-    Bytes are those of all compute tiles together. Traffic is a sum over the rows: see `program.traffic`.
+    Bytes are those of all compute tiles together. Traffic is a sum over the rows, see `traffic`.
     """
 
     op: Any  # the plain `Op` that it computes

@@ -1,7 +1,7 @@
 """The schedule of one operation, move by move, in plain Python.
 
-It is the oracle of `model/traffic` (sum the bytes) and of `model/timing` (serve the moves by in-order engines), and
-what a program is built from. Moves come out one by one; what is kept in memory is the list of passes.
+It is what a program is built from: `program.traffic` and the executor, the oracles of `model/traffic` and of
+`model/timing`, read it through its program. Moves come out one by one; what is kept in memory is the list of passes.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
+
+import numpy as np
 
 from kpu_jax.base.errors import KPUError
 from kpu_jax.program.blocks import AXES, IRRELEVANT_AXIS, Blocks, Step
@@ -41,7 +43,7 @@ class Schedule:
         table = index_table(self.steps)
         self._stays = {(level, x): Stays(table, level, x) for level in LEVELS for x in "ABC"}
         moved = {level: changes(table[:, : 1 + 3 * (4 - level)]) for level in LEVELS}
-        early = {3: self.double[3] | (moved[3] & False)}  # [step]: moves in before the moves out of the step before
+        early = {3: np.full(len(self.steps), self.double[3])}  # [step]: moves in before the moves out of the step before
         for level in (2, 1):
             early[level] = self.double[level] & (~moved[level + 1] | early[level + 1])
         self._early = {level: early[level].tobytes() for level in LEVELS}
@@ -57,6 +59,7 @@ class Schedule:
         self._place: dict[tuple[int, str], int] = defaultdict(int)
         self._last_out: dict[int, Needs] = {level: [] for level in LEVELS}
         self._last_pass: Needs = []
+        self._load = {3: self._load_l3, 2: self._load_l2, 1: self._load_l1}
         for s in range(len(self.steps)):
             self._step(s)
             yield from self._new
@@ -122,7 +125,7 @@ class Schedule:
             waits = self._readers[level, x][self._place[level, x]]
             self._readers[level, x][self._place[level, x]] = []
             self._ready[level, x] = []
-            found = (self._load_l3, self._load_l2, self._load_l1)[3 - level](x, s)
+            found = self._load[level](x, s)
             if found is not None:
                 move, needs = found
                 self._ready[level, x] = self._add(move, needs + waits)
@@ -321,14 +324,6 @@ class Schedule:
         self._release(3, s, done)
         if complete and self.location["C"] == HOST:
             self._add(_sized(self._move(Opcode.HOST_STORE_TILE, "C", 3, s, "send C to the host"), move.bytes, move.bytes), done)
-
-    def traffic(self) -> dict[tuple[str, str, str], float]:
-        """Bytes by ("read" or "write", memory level, operand)."""
-        total: dict[tuple[str, str, str], float] = defaultdict(float)
-        for move in self:
-            for kind, memory, operand, size in move.accesses():
-                total[kind, memory, operand] += size
-        return dict(total)
 
 
 def expand(op: Any, mapping: Any, *, rows: int, cols: int, macs_per_pe: int, burst: int = 64) -> Schedule:

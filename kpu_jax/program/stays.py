@@ -21,21 +21,22 @@ class Stays:
         blocks = table[:, own]
         changed = changes(blocks)
         starts = np.flatnonzero(changed)
-        number = np.cumsum(changed) - 1
-        _, block = np.unique(blocks[starts], axis=0, return_inverse=True)
-        first, last = np.full(len(starts), -1), np.full(len(starts), -1)
-        first[block[::-1]] = np.arange(len(starts))[::-1]  # of several stays of a block the assignment keeps the last
-        last[block] = np.arange(len(starts))
-        visit = np.arange(len(starts))
         self.changes = changed.tobytes()  # [step] bool: a new block becomes resident
-        self.number = _indexable(number)  # [step]: which stay it belongs to
-        self.block = _indexable(block.ravel())  # [stay]
+        self.number = _indexable(np.cumsum(changed) - 1)  # [step]: which stay it belongs to
         self._starts = _indexable(np.append(starts, len(table)))
-        self._first = (first[block] == visit).tobytes()
-        self._last = (last[block] == visit).tobytes()
+        if operand == "C":  # the only one whose blocks are remembered from stay to stay
+            stay = np.arange(len(starts))
+            _, block = np.unique(blocks[starts], axis=0, return_inverse=True)
+            block = block.ravel()
+            first, last = np.empty(len(starts), int), np.empty(len(starts), int)
+            first[block[::-1]] = stay[::-1]  # of several stays of a block the assignment keeps the last
+            last[block] = stay
+            self.block = _indexable(block)  # [stay]
+            self._first = (first[block] == stay).tobytes()
+            self._last = (last[block] == stay).tobytes()
 
     def __len__(self) -> int:
-        return len(self._first)
+        return len(self._starts) - 1
 
     def span(self, s: int) -> range:
         """The steps of the stay that step s belongs to."""

@@ -40,10 +40,10 @@ def wire(program: Program, *, kind_per_instruction: bool = False) -> Wiring:
     """
     n = len(program)
     rows = _rounded(n)
-    queues, queue = np.unique(program.queue, return_inverse=True)
+    queue, queues = _numbered(program.queue)
     reader, source, started = _binding_needs(program, queue)
-    registers, end_place, start_place = _registers(program, queue, reader, source, started, first=len(queues))
-    places = _rounded(len(queues) + registers + 3, least=128)
+    registers, end_place, start_place = _registers(program, queue, reader, source, started, first=queues)
+    places = _rounded(queues + registers + 3, least=128)
     zero, sink, other_sink = range(places - 3, places)
 
     counts = np.bincount(reader, minlength=n)
@@ -81,38 +81,52 @@ def _binding_needs(program: Program, queue: np.ndarray) -> tuple[np.ndarray, np.
     reader, column = np.nonzero(program.needs != NO_NEED)
     source = program.needs[reader, column].astype(np.int64)
     started = program.need_kind[reader, column] == Need.START
-    lane = _lanes(program, queue)
-    group = (queue[reader] * (lane.max() + 1) + lane[source]) * 2 + started
-    order = np.argsort(group, kind="stable")
+    if not len(reader):
+        return reader, source, started
+    lane, lanes = _lanes(program, queue)
+    group = (queue[reader] * lanes + lane[source]) * 2 + started
+    numbered, groups = _numbered(group)
+    order = np.argsort(numbered.astype(np.int16 if groups < 2**15 else np.int64), kind="stable")  # int16: linear time
     progress = group[order] * (len(program) + 1) + source[order] + 1
-    implied = np.concatenate([[0], np.maximum.accumulate(progress)[:-1]]) >= progress if len(order) else np.zeros(0, bool)
+    implied = np.concatenate([[0], np.maximum.accumulate(progress)[:-1]]) >= progress
     keep = np.ones(len(order), bool)
     keep[order] = ~implied
     return reader[keep], source[keep], started[keep]
 
 
-def _lanes(program: Program, queue: np.ndarray) -> np.ndarray:
-    """[n] the pair of queue and engine, whose instructions start and complete in order, numbered."""
-    return np.unique(queue * len(Engine) + program.engine, return_inverse=True)[1]
+def _numbered(codes: np.ndarray) -> tuple[np.ndarray, int]:
+    """(codes of at least 0, numbered in their order without gaps; how many there are)."""
+    if int(codes.max()) > len(codes) + 2**16:
+        different, numbered = np.unique(codes, return_inverse=True)
+        return numbered, len(different)
+    numbers = np.cumsum(np.bincount(codes) > 0)  # in linear time
+    return (numbers - 1)[codes], int(numbers[-1])
+
+
+def _lanes(program: Program, queue: np.ndarray) -> tuple[np.ndarray, int]:
+    """([n] the pair of queue and engine, whose instructions start and complete in order; how many there are)."""
+    return _numbered(queue * len(Engine) + program.engine)
 
 
 def _registers(
     program: Program, queue: np.ndarray, reader: np.ndarray, source: np.ndarray, started: np.ndarray, *, first: int
 ) -> tuple[int, np.ndarray, np.ndarray]:
     """(registers, [n] place of the completion, [n] place of the start), -1 for what nobody waits for."""
-    lane = _lanes(program, queue)
+    lane, lanes = _lanes(program, queue)
+    group = lane[source] * 2 + started
     count = 0
     places = np.full((2, len(program)), -1, np.int64)
-    for start in (False, True):
-        mine = started == start
-        for number in np.unique(lane[source[mine]]):
-            waits = np.flatnonzero(mine & (lane[source] == number))
-            waited_for = np.unique(source[waits])
-            rank = np.searchsorted(waited_for, source[waits])
-            newer = np.searchsorted(waited_for, reader[waits]) - rank  # written by then, this one included
-            ring = int(newer.max())
-            places[int(start), waited_for] = first + count + np.arange(len(waited_for)) % ring
-            count += ring
+    for number in range(2 * lanes):
+        waits = np.flatnonzero(group == number)
+        if not len(waits):
+            continue
+        waited_for = np.zeros(len(program) + 1, bool)
+        waited_for[source[waits] + 1] = True
+        rank = np.cumsum(waited_for)  # [i]: how many of those come before instruction i
+        ring = int(np.max(rank[reader[waits]] - rank[source[waits]]))  # results that are waited for at once
+        mine = np.flatnonzero(waited_for[1:])
+        places[number % 2, mine] = first + count + np.arange(len(mine)) % ring
+        count += ring
     return count, places[0], places[1]
 
 

@@ -1,4 +1,4 @@
-"""Energy against the schedule's own bytes times the technology, added up in plain Python."""
+"""Energy against the program's own bytes times the technology, added up in plain Python."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from small_cases import small_case
 import kpu_jax as kpu
 from kpu_jax.base.compilation import BATCH, jit_for
 from kpu_jax.model.evaluate import evaluate
-from kpu_jax.program import Opcode
+from kpu_jax.program import Opcode, traffic
 from kpu_jax.workload import ACTIVATIONS, MAC_FORMATS
 
 ROOMY = {
@@ -28,7 +28,7 @@ def evaluated(cfg, op, mapping):
 
 def by_hand(case, cfg) -> dict[str, float]:
     """pJ by memory level, for multiply-adds and for the vector engine."""
-    t, memory, schedule = cfg.technology, cfg.on_chip_memory, case.expand()
+    t, memory, program = cfg.technology, cfg.on_chip_memory, case.program()
     capacity = {
         "l3": memory.l3.tile_capacity_kb, "l2": memory.l2.bank_capacity_kb, "l1": memory.l1.buffer_capacity_kb
     }  # fmt: skip
@@ -42,19 +42,19 @@ def by_hand(case, cfg) -> dict[str, float]:
         },
     }
     energy = dict.fromkeys(per_byte, 0.0)
-    for (kind, level, _), size in schedule.traffic().items():
+    for (kind, level, _), size in traffic(program).items():
         energy[level] += size * per_byte[level][kind == "write"]
     op = case.op
-    energy["mac"] = sum(m.macs for m in schedule) * op.zero_gating * getattr(t, f"mac_{MAC_FORMATS[int(op.mac_format)]}_pj")
+    energy["mac"] = float(program.macs.sum()) * op.zero_gating * getattr(t, f"mac_{MAC_FORMATS[int(op.mac_format)]}_pj")
     results, v = int(op.batch * op.m * op.n), cfg.vector
     activation = getattr(v, f"cycles_{ACTIVATIONS[int(op.activation)]}") if op.activation else 0.0
     if op.kind == 2:
         special = op.vector_exp * v.cycles_exp + op.vector_div * v.cycles_div + op.vector_sqrt * v.cycles_sqrt
         cycles = results * (op.vector_simple * v.cycles_add + special + activation)
     else:
-        acc = schedule.blocks.acc_bytes
+        acc = float(op.acc_bits) / 8
         # Every further part of K of a block is read from L3, added and written back.
-        summed = sum(m.reread for m in schedule if m.opcode == Opcode.BM_ACCUMULATE_TILE)
+        summed = program.reread[program.opcode == Opcode.BM_ACCUMULATE_TILE].sum()
         cycles = results * (op.has_bias * v.cycles_add + activation) + summed / acc * v.cycles_add
     energy["vector"] = cycles * t.vector_op_pj
     return energy

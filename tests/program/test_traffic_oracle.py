@@ -1,4 +1,4 @@
-"""The closed form of the traffic against the schedule walked block by block: every byte, exactly."""
+"""The closed form of the traffic against the program, instruction by instruction: every byte, exactly."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from strategies import stack
 from kpu_jax.base.compilation import BATCH, jit_for
 from kpu_jax.mapping.visits import lay_out
 from kpu_jax.model.traffic import LEVELS, OPERANDS, count_traffic
-from kpu_jax.program import Engine, Operand
+from kpu_jax.program import Engine, Operand, traffic
 
 traces: list[None] = []
 
@@ -20,14 +20,14 @@ traces: list[None] = []
 @jit_for(BATCH)
 def counted(op, mapping, rows, cols, rate, burst):
     traces.append(None)
-    traffic = count_traffic(op, mapping, lay_out(op, mapping, rows, cols, rate), burst)
-    return traffic.reads, traffic.writes, traffic.bursts
+    counts = count_traffic(op, mapping, lay_out(op, mapping, rows, cols, rate), burst)
+    return counts.reads, counts.writes, counts.bursts
 
 
 def differences(case: Case) -> list[tuple]:
     """(what, closed form, walked) wherever the two disagree."""
-    schedule = case.expand()
-    moves, walked = list(schedule), schedule.traffic()
+    program = case.program()
+    walked = traffic(program)
     with jax.enable_x64(True):
         reads, writes, bursts = jax.tree.map(float, counted(*case.numbers()))
     pairs = [
@@ -37,10 +37,10 @@ def differences(case: Case) -> list[tuple]:
         for x in OPERANDS
     ]
     for x in OPERANDS:
-        operand = Operand[x.upper()]
-        moved = sum(move.burst_bytes for move in moves if move.engine == Engine.DMA and move.operand == operand)
+        mine = (program.engine == Engine.DMA) & (program.operand == Operand[x.upper()])
+        moved = float(program.burst_bytes[mine].sum())
         pairs.append((("bursts", x), bursts[x], moved))
-    macs = sum(move.macs for move in moves)
+    macs = float(program.macs.sum())
     pairs.append(("multiply-adds", small_size(case) if case.op.kind < 2 else 0, macs))
     return [pair for pair in pairs if pair[1] != pair[2]]
 

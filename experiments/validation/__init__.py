@@ -1,0 +1,1 @@
+"""Outside simulators, reproduced: the same inputs under their rules, by kpu_jax's own executor and formulas."""
