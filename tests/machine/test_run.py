@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import numpy as np
 import pytest
-from machine_cases import NAMED, Job, delivered_by_numpy, job, plain_matrices, plain_result
+from machine_cases import FEW, NAMED, Job, delivered_by_numpy, job, plain_matrices, plain_result
 
 import kpu_jax as kpu
 from kpu_jax.base.compilation import BATCH, jit_for
@@ -81,7 +81,7 @@ def complaints(job: Job) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("seeds", [range(24), pytest.param(range(1000, 1500), marks=pytest.mark.long)], ids=["few", "many"])
+@pytest.mark.parametrize("seeds", [range(30), pytest.param(range(FEW, FEW + 500), marks=pytest.mark.long)], ids=["few", "many"])
 def test_a_run_is_the_plain_model_and_counts_every_byte(seeds):
     failed, activations = {}, 0
     for seed in seeds:
