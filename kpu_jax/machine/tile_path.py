@@ -15,6 +15,8 @@ import jax.numpy as jnp
 from kpu_jax.machine.arithmetic import Arithmetic
 from kpu_jax.machine.order import Bounds, Order
 
+CACHED = 1 << 20  # elements of C that are updated k by k before the next ones
+
 
 def chain(how: Arithmetic, acc: jax.Array, columns: jax.Array, rows: jax.Array, length: Any) -> jax.Array:
     """`acc` [m, n] after `length` multiply-adds per element, by columns of A [k, m] and rows of B [k, n], k ascending."""
@@ -53,11 +55,18 @@ def sums(
     `bounds` (static) and `orders` are those of `order.regions_of`; operands in the PE's type. Traceable.
     """
 
+    def part(order: Order, a: jax.Array, b: jax.Array, bias: jax.Array) -> jax.Array:
+        """One rectangle, in strips of rows that stay in cache."""
+        rows, high = a.shape[0], max(CACHED // b.shape[1], 1)
+        if rows <= high:
+            return summed(how, order, a, b, bias)
+        strips = jnp.pad(a, ((0, -rows % high), (0, 0))).reshape(-1, high, a.shape[1])
+        return jax.lax.map(lambda strip: summed(how, order, strip, b, bias), strips).reshape(-1, b.shape[1])[:rows]
+
     def one(a: jax.Array, b: jax.Array) -> jax.Array:
         strips: dict[tuple[int, int], list[jax.Array]] = {}
         for ((top, bottom), (left, right)), order in zip(bounds, orders, strict=True):
-            part = summed(how, order, a[top:bottom], b[:, left:right], bias[left:right])
-            strips.setdefault((top, bottom), []).append(part)
+            strips.setdefault((top, bottom), []).append(part(order, a[top:bottom], b[:, left:right], bias[left:right]))
         return jnp.concatenate([jnp.concatenate(strip, axis=1) for strip in strips.values()])
 
     return jax.vmap(one)(a, b)
