@@ -177,7 +177,10 @@ class Simulator:
             raise ClosedError("this Simulator is closed; make another with kpu.Simulator()")
 
     def __repr__(self) -> str:
-        done = "nothing run yet" if self.report is None else f"last run {float(self.report.cycles):,.0f} cycles"
+        if self._report is not None:
+            done = f"last run {float(self._report.cycles):,.0f} cycles"
+        else:
+            done = "nothing run yet" if self._ran is None else f"last run {self._ran[0]!r}"  # not timed for a mere repr
         state = "closed" if self._closed else done
         return f"Simulator({self.main_memory_size:,} bytes of main memory, {self.scratchpad_size:,} bytes of scratchpad; {state})"
 
@@ -272,7 +275,7 @@ class Simulator:
         a, b, addend = (x if x is None or isinstance(x, jax.Array) else np.asarray(x) for x in (A, B, bias))  # type: Any, Any, Any
         shape = result_shape(a.shape, b.shape)
         formats = formats_of(a, b, dtype, c_dtype, acc_dtype)
-        check_options(b, addend, activation, a_scale, b_scale, c_scale)
+        check_options(a, b, addend, activation, a_scale, b_scale, c_scale)
         in_jax = any(isinstance(x, jax.Array) for x in (a, b, addend))
         traced = is_traced(a, b, addend, a_scale, b_scale, c_scale)
         a, b = as_batches(a, b)

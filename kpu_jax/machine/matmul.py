@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kpu_jax.base.errors import ShapeError, check_choice
+from kpu_jax.base.errors import DtypeError, ShapeError, check_choice
 from kpu_jax.machine.arithmetic import Arithmetic, arithmetic
 from kpu_jax.machine.formats import convert, format_of, number_format, storage
 from kpu_jax.machine.order import Bounds, Order, one_chain
@@ -109,17 +109,21 @@ def scale_for(x: Any, fmt: NumberFormat, k: int, given: Any = None) -> Any:
     return widest_scale(jnp.asarray(x, jnp.float32), fmt, k)
 
 
-def check_options(b: Any, bias: Any, activation: Any, a_scale: Any, b_scale: Any, c_scale: Any) -> None:
-    """`KPUError` of its kind for an unknown activation, a bias that does not fit B, and scales that are no positive numbers."""
+def check_options(a: Any, b: Any, bias: Any, activation: Any, a_scale: Any, b_scale: Any, c_scale: Any) -> None:
+    """`KPUError` of its kind for an unknown activation, a bias that does not fit A and B, and scales that cannot be."""
     check_choice("activation", activation, ACTIVATIONS)
-    for name, scale in (("a_scale", a_scale), ("b_scale", b_scale), ("c_scale", c_scale)):
+    columns = (b.shape[-1] if b.ndim > 1 else 1,)
+    for name, scale, shapes in (("a_scale", a_scale, [()]), ("b_scale", b_scale, [(), columns]), ("c_scale", c_scale, [(), columns])):
         if scale is not None:
             check_scale(name, scale)
+            if np.shape(scale) not in shapes:
+                raise ShapeError(f"{name} must have shape {' or '.join(map(str, shapes))}, got {np.shape(scale)}")
     if bias is not None:
-        columns = b.shape[-1] if b.ndim > 1 else 1
-        if bias.shape != (columns,):
-            raise ShapeError(f"the bias must have shape {(columns,)}, one number per column of B, got {bias.shape}")
+        if bias.shape != columns:
+            raise ShapeError(f"the bias must have shape {columns}, one number per column of B, got {bias.shape}")
         format_of("bias", bias)
+        if is_float(bias) and not is_float(a, b):
+            raise DtypeError(f"the bias of a product of integers is added to integer sums: it must be int32, got {bias.dtype}")
 
 
 @functools.partial(jax.jit, static_argnames="formats")
@@ -192,7 +196,7 @@ def matmul(
     """
     formats = formats_of(a, b, dtype, c_dtype, acc_dtype)
     shape = result_shape(a.shape, b.shape)
-    check_options(b, bias, activation, a_scale, b_scale, c_scale)
+    check_options(a, b, bias, activation, a_scale, b_scale, c_scale)
     a, b = as_batches(a, b)
     bounds, orders = one_chain(a.shape[1], b.shape[2], a.shape[2]) if regions is None else regions
     if is_float(a, b):

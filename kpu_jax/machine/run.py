@@ -91,6 +91,8 @@ def run(
         shape = (bias.size,) if grouped else (int(op.n),)
         if given["bias"].shape != shape:
             raise ShapeError(f"arrays['bias'] must have shape {shape}, got {given['bias'].shape}")
+        if format_of("bias", given["bias"]).is_float and not how.is_float:
+            raise DtypeError(f"arrays['bias'] is added to integer sums: it must be integers, got {given['bias'].dtype}")
         bias[:] = given["bias"].reshape(bias.shape) if grouped else given["bias"]
     array = Fabric(how, blocks.dataflow, blocks.rows, blocks.cols, blocks.rate, fabric == "stepped")
     output = Output(fc, ACTIVATIONS[int(op.activation)], scale, c_scale)
