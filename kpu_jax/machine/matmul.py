@@ -38,10 +38,13 @@ class Formats(NamedTuple):
 def formats_of(a: Any, b: Any, dtype: Any = None, c_dtype: Any = None, acc_dtype: Any = None) -> Formats:
     """The formats of a product of these arrays. `DtypeError` for what the KPU does not have.
 
-    `dtype`: what A and B are quantised to (None: they stay as they are). C defaults to int32 for integer arrays, to the
-    wider operand's format for float arrays, and to fp32 for quantised ones.
+    `dtype`: what float arrays are quantised to (None: they stay as they are). C defaults to int32 for integer arrays, to
+    the wider operand's format for float arrays, and to fp32 for quantised ones.
     """
     fa, fb = (_operand_format(name, x, dtype) for name, x in (("A", a), ("B", b)))
+    for name, x, fmt in (("A", a, fa), ("B", b, fb)):
+        if not is_float(a, b) and np.dtype(x.dtype) != storage(fmt):
+            raise DtypeError(f"dtype = {fmt.name} quantises floats, and {name} is {x.dtype}: convert it, or leave dtype out")
     acc = None if acc_dtype is None else number_format("acc_dtype", acc_dtype)
     how = arithmetic(fa, fb, acc)
     if c_dtype is not None:
