@@ -21,6 +21,10 @@ CACHED = 1 << 20  # elements of C that are updated k by k before the next ones
 def chain(how: Arithmetic, acc: jax.Array, columns: jax.Array, rows: jax.Array, length: Any) -> jax.Array:
     """`acc` [m, n] after `length` multiply-adds per element, by columns of A [k, m] and rows of B [k, n], k ascending."""
 
+    if columns.shape[0] == 1:  # the one product does not depend on k: XLA would take it out of the loop, and round it there
+        once = how.multiply_add(acc, columns[0][:, None], rows[0][None, :], by_hand=True)
+        return jnp.where(jnp.asarray(length) > 0, once, acc)
+
     def add(k: Any, acc: jax.Array) -> jax.Array:
         return how.multiply_add(acc, columns[k][:, None], rows[k][None, :])
 

@@ -93,6 +93,10 @@ def test_a_run_is_the_plain_model_and_counts_every_byte(seeds):
     assert not failed, f"{len(failed)} of {len(seeds)}: {next(iter(failed.items()))}"
 
 
+def test_chains_of_one_product_that_carry_on_from_a_sum_are_fused():
+    assert not complaints(job(FEW + 183)), "K is cut into parts of one element, output-stationary"
+
+
 CHIP = kpu.presets.minimal()
 GEMM = kpu.Gemm(20, 18, 24, dtype="int8", c_dtype="int32")
 MAPPING = kpu.Mapping(l3_tile=(20, 9, 24), l2_tile=(10, 9, 12))
