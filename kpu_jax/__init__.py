@@ -1,9 +1,28 @@
 """kpu_jax: a differentiable, vectorised simulator of the Stillwater Knowledge Processing Unit."""
 
-from kpu_jax import analysis, explore, hardware, mapping, model, program, workload
+from kpu_jax import analysis, explore, hardware, machine, mapping, model, program, workload
 from kpu_jax.analysis.critical_path import critical_path
-from kpu_jax.base.errors import InfeasibleError, KPUError
+from kpu_jax.base.errors import (
+    AddressError,
+    ClosedError,
+    DtypeError,
+    InfeasibleError,
+    KPUError,
+    MemoryFullError,
+    QuantisationError,
+    ShapeError,
+)
 from kpu_jax.base.pytree import replace_path
+from kpu_jax.core import (
+    Comparison,
+    compare,
+    dtype_size,
+    gflops,
+    matmul_error_bound,
+    matmul_flops,
+    matmul_memory,
+    matmul_shape,
+)
 from kpu_jax.explore.mapping_search import best_mapping
 from kpu_jax.explore.space import Space, load_space
 from kpu_jax.explore.study import Study, load_study
@@ -30,14 +49,21 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
+    "AddressError",
+    "ClosedError",
+    "Comparison",
     "Conv",
+    "DtypeError",
     "Gemm",
     "InfeasibleError",
     "KPUConfig",
     "KPUError",
     "KPUSimulator",
     "Mapping",
+    "MemoryFullError",
+    "QuantisationError",
     "Report",
+    "ShapeError",
     "Simulator",
     "Space",
     "Study",
@@ -48,13 +74,21 @@ __all__ = [
     "analysis",
     "area_mm2",
     "best_mapping",
+    "compare",
     "critical_path",
+    "dtype_size",
     "explore",
+    "gflops",
     "hardware",
     "load_config",
     "load_space",
     "load_study",
+    "machine",
     "mapping",
+    "matmul_error_bound",
+    "matmul_flops",
+    "matmul_memory",
+    "matmul_shape",
     "model",
     "network",
     "networks",

@@ -1,23 +1,33 @@
-"""`simulate` and the `Simulator` facade: host values in, a report of NumPy float64 out."""
+"""`simulate` and the `Simulator` facade: host values in, a report of NumPy float64 and arrays out."""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from typing import Any
 
 import jax
 import numpy as np
 
 from kpu_jax.base.compilation import ONCE, jit_for
-from kpu_jax.base.errors import KPUError, check_choice, check_number
-from kpu_jax.base.pytree import is_traced
+from kpu_jax.base.errors import ClosedError, KPUError, check_choice, check_number
+from kpu_jax.base.pytree import is_traced, replace_path
 from kpu_jax.explore.mapping_search import best_mapping
+from kpu_jax.explore.quick_mapping import quick_mapping
 from kpu_jax.hardware import KPUConfig, check_config, preset
 from kpu_jax.hardware.fields import FIELDS
+from kpu_jax.machine import memory
+from kpu_jax.machine.formats import storage
+from kpu_jax.machine.matmul import Formats, as_batches, check_options, formats_of, is_float, multiply, quantised, result_shape
+from kpu_jax.machine.order import regions_of
+from kpu_jax.machine.port import MemoryPort
 from kpu_jax.mapping import Mapping, check_mapping
 from kpu_jax.model.batch import exact_cycles_of
 from kpu_jax.model.evaluate import evaluate, evaluate_table
 from kpu_jax.model.report import Report, to_host
-from kpu_jax.workload import Op, Workload, check_workload
+from kpu_jax.program.blocks import Blocks
+from kpu_jax.program.build import checked, rate_of_chip
+from kpu_jax.workload import Gemm, Op, Workload, check_workload
 from kpu_jax.workload.padding import pad_rows
 
 TIMINGS = ("exact", "bound")
@@ -111,8 +121,9 @@ def _rows(leaf: Any, rows: int) -> Any:
 class Simulator:
     """A simulated KPU. `Simulator()` is edge_ai with 1 GiB of main memory and 1 MiB of scratchpad.
 
-    Main memory is all external memory, scratchpad all of L3 [byte]; a given size overrides the chip's total.
-    With `config` and None, the sizes are the chip's own.
+    Main memory is all external memory, scratchpad all of L3 [byte]; a given size overrides the chip's total. With
+    `config` and None, the sizes are the chip's own. Memory costs nothing until it is written. After `close`, or the end
+    of a `with` block, everything but the sizes and the last report raises `ClosedError`.
     """
 
     def __init__(
@@ -138,17 +149,40 @@ class Simulator:
                 total = check_number(name, size, "byte", low=np.ceil(low), high=np.floor(high), integer=True)
                 changes[path] = total / per_part
         self.config = config.replace(changes) if changes else config
-        self.report: Report | None = None
+        self._mappings: dict[Op, Mapping] = {}
+        self._closed = False
+        self.reset()
 
-    def __repr__(self) -> str:
-        done = "nothing run yet" if self.report is None else f"last run {float(self.report.cycles):,.0f} cycles"
-        return f"Simulator({self.main_memory_size:,} bytes of main memory, {self.scratchpad_size:,} bytes of scratchpad; {done})"
+    def reset(self) -> None:
+        """Empty all memories and forget the last run."""
+        self._check_open()
+        self.memories = {name: MemoryPort(state, self._check_open) for name, state in memory.memories(self.config).items()}
+        self._report: Report | None = None
+        self._ran: tuple[Op, Mapping] | None = None
+
+    def close(self) -> None:
+        """Give all memory back."""
+        self._closed = True
+        self.memories = {}
 
     def __enter__(self) -> Simulator:
+        self._check_open()
         return self
 
     def __exit__(self, *_: object) -> None:
-        return None
+        self.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError("this Simulator is closed; make another with kpu.Simulator()")
+
+    def __repr__(self) -> str:
+        if self._report is not None:
+            done = f"last run {float(self._report.cycles):,.0f} cycles"
+        else:
+            done = "nothing run yet" if self._ran is None else f"last run {self._ran[0]!r}"  # not timed for a mere repr
+        state = "closed" if self._closed else done
+        return f"Simulator({self.main_memory_size:,} bytes of main memory, {self.scratchpad_size:,} bytes of scratchpad; {state})"
 
     @property
     def main_memory_size(self) -> int:
@@ -162,10 +196,158 @@ class Simulator:
         m = self.config.on_chip_memory.l3
         return round(float(m.tile_count * m.tile_capacity_kb) * 1024)
 
+    @property
+    def main_memory(self) -> MemoryPort:
+        """External memory: `read(address, size)`, `write(address, uint8 array)`."""
+        self._check_open()
+        return self.memories["external_memory"]
+
+    @property
+    def scratchpad(self) -> MemoryPort:
+        """L3, all tiles in a row."""
+        self._check_open()
+        return self.memories["l3_tile"]
+
+    @property
+    def report(self) -> Report | None:
+        """The report of the last `run` or `matmul`, None before the first; exact cycles are counted when it is asked for."""
+        if self._report is None and self._ran is not None:
+            self._report = simulate(self.config, *self._ran)
+        return self._report
+
     def run(self, workload: Op | Workload, mapping: Mapping | None = None, *, timing: str = "exact") -> Report:
         """Simulate `workload` on this chip (see `simulate`) and keep the report as `self.report`."""
-        self.report = simulate(self.config, workload, mapping, timing=timing)
-        return self.report
+        self._check_open()
+        self._report = simulate(self.config, workload, mapping, timing=timing)
+        return self._report
+
+    def dma_transfer(
+        self,
+        source: int,
+        target: int,
+        size: int,
+        *,
+        rows: int = 1,
+        source_stride: int | None = None,
+        target_stride: int | None = None,
+    ) -> None:
+        """Copy `rows` runs of `size` bytes between addresses of the machine's map (`sim.scratchpad.base` + offset).
+
+        Strides are the distances between runs [byte], the size itself by default. Raises `AddressError` for ranges that
+        lie in no memory, leave theirs or overlap; then nothing is copied.
+        """
+        self._check_open()
+        states = {name: port.state for name, port in self.memories.items()}
+        (taken_from, at), (brought_to, to) = (memory.locate(states, address, size) for address in (source, target))
+        strides = {"source_stride": source_stride, "target_stride": target_stride}
+        moved = memory.transfer(states[taken_from], at, states[brought_to], to, size, rows=rows, **strides)
+        self.memories[brought_to].state = moved
+
+    def matmul(
+        self,
+        A: Any,
+        B: Any,
+        *,
+        bias: Any = None,
+        activation: str = "none",
+        dtype: Any = None,
+        c_dtype: Any = None,
+        acc_dtype: Any = None,
+        a_scale: Any = None,
+        b_scale: Any = None,
+        c_scale: Any = None,
+        mapping: Mapping | None = None,
+    ) -> Any:
+        """activation(A B + bias) on this chip: the numbers in the order in which the mapping's schedule adds them.
+
+        A [..., m, k] and B [..., k, n] by NumPy's rules for matmul, in number formats of the KPU. NumPy in, NumPy out;
+        jax in, jax out, and under jit, vmap and grad a pure, differentiable function (`machine.matmul`, which explains
+        `dtype` to `c_scale`). Integers give int32 unless `c_dtype` says otherwise, floats their own format.
+
+        `mapping`: None takes the sweep's strategy with the least bound on energy times delay; it is remembered per
+        operation, and the first of a process compiles for seconds. Concrete operands are placed in main memory for the
+        time of the product. Afterwards `report` tells cycles, energy and traffic of this very mapping.
+
+        Raises `ShapeError`, `DtypeError`, `QuantisationError`, `MemoryFullError`, `InfeasibleError` (the mapping does
+        not fit), `ClosedError`; memories and report are then as before.
+        """
+        self._check_open()
+        a, b, addend = (x if x is None or isinstance(x, jax.Array) else np.asarray(x) for x in (A, B, bias))  # type: Any, Any, Any
+        shape = result_shape(a.shape, b.shape)
+        formats = formats_of(a, b, dtype, c_dtype, acc_dtype)
+        check_options(a, b, addend, activation, a_scale, b_scale, c_scale)
+        in_jax = any(isinstance(x, jax.Array) for x in (a, b, addend))
+        traced = is_traced(a, b, addend, a_scale, b_scale, c_scale)
+        a, b = as_batches(a, b)
+        op = _gemm(a, b, formats, addend is not None, activation)
+        mapping = self._mapping_of(op, mapping)
+        array = self.config.compute.processor_array
+        with jax.ensure_compile_time_eval():
+            rate = int(rate_of_chip(self.config, op))
+        bounds, orders = regions_of(op, Blocks(op, mapping, rows=int(array.rows), cols=int(array.cols), macs_per_pe=rate))
+
+        multiplied = functools.partial(multiply, orders=orders, formats=formats, bounds=bounds, activation=activation)
+        scale, given = None, addend
+        if is_float(a, b):
+            a, b, addend, scale = quantised(a, b, addend, a_scale, b_scale, formats=formats)
+        elif addend is None:
+            addend = np.zeros(b.shape[-1], formats.how.dtype)
+        if traced:
+            c = multiplied(a, b, addend, scale, c_scale)
+        else:
+            c = self._in_memory((a, b, None if given is None else addend), formats, lambda *stored: multiplied(*stored, scale, c_scale))
+            op = replace_path(op, "zero_gating", _switching(np.asarray(a), np.asarray(b)))
+        self._report, self._ran = None, (op, mapping)
+        c = c.reshape(shape)
+        return c if in_jax or traced else np.asarray(c)
+
+    def _mapping_of(self, op: Op, mapping: Mapping | None) -> Mapping:
+        """The given mapping, if it fits, or the one that was found for this operation."""
+        if mapping is not None:
+            with jax.ensure_compile_time_eval():
+                return checked(self.config, op, mapping)[2]
+        if op not in self._mappings:
+            self._mappings[op] = quick_mapping(self.config, op)
+        return self._mappings[op]
+
+    def _in_memory(self, operands: tuple[Any, Any, Any], formats: Formats, compute: Any) -> jax.Array:
+        """C, computed of operands that lie in main memory, with room for it there; then the memory is given back."""
+        port = self.main_memory
+        state, stored = port.state, []
+        for x, fmt in zip(operands, (formats.a, formats.b, formats.how.accumulator), strict=True):
+            if x is None:
+                stored.append(np.zeros(operands[1].shape[-1], formats.how.dtype))
+                continue
+            values = np.asarray(x).astype(storage(fmt), copy=False)
+            state, address = memory.allocate(state, memory.array_bytes(values.shape, fmt))
+            state = memory.write_array(state, address, values, fmt)
+            stored.append(memory.read_array(state, address, values.shape, fmt))
+        c = compute(*stored)
+        state, address = memory.allocate(state, memory.array_bytes(c.shape, formats.c))
+        port.state = dataclasses.replace(port.state, high_water=state.high_water)
+        return c
+
+
+def _gemm(a: Any, b: Any, formats: Formats, has_bias: bool, activation: str) -> Op:
+    """The operation of a product of [batch, m, k] and [batch, k, n]."""
+    return Gemm(
+        a.shape[1],
+        b.shape[2],
+        a.shape[2],
+        batch=a.shape[0],
+        a_dtype=formats.a,
+        b_dtype=formats.b,
+        c_dtype=formats.c,
+        acc_dtype=formats.how.accumulator,
+        bias=has_bias,
+        activation=activation,
+    ).plain()
+
+
+def _switching(a: np.ndarray, b: np.ndarray) -> float:
+    """Fraction of the multiply-adds of A [batch, m, k] and B [batch, k, n] whose operands are both other than zero."""
+    pairs = np.count_nonzero(a, axis=1) * np.count_nonzero(b, axis=2)
+    return max(float(pairs.sum()) / (a.shape[1] * b.shape[2] * a.shape[2] * a.shape[0]), float(np.finfo(np.float64).tiny))
 
 
 KPUSimulator = Simulator

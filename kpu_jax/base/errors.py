@@ -24,6 +24,30 @@ class InfeasibleError(KPUError):
     """A schedule that does not fit the chip; the message names the memory and the overflow in bytes."""
 
 
+class AddressError(KPUError):
+    """An address range that lies outside its memory, is misaligned, or overlaps another; the message gives both."""
+
+
+class MemoryFullError(KPUError):
+    """No free range of a memory is large enough; the message names the memory and the bytes wanted and free."""
+
+
+class ClosedError(KPUError):
+    """A simulator used after it was closed."""
+
+
+class ShapeError(KPUError):
+    """Arrays whose shapes do not fit an operation; the message names both shapes."""
+
+
+class DtypeError(KPUError):
+    """An array whose elements are no number format of the KPU; the message names the nearest that is."""
+
+
+class QuantisationError(KPUError):
+    """A quantisation scale that is no positive, finite number."""
+
+
 class _Short(reprlib.Repr):
     """Stops early where `repr` grows without bound: nested values, and integers that Python refuses to print."""
 
