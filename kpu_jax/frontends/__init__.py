@@ -1,0 +1,5 @@
+"""Other people's models as workloads: JAX functions, ONNX files, topology tables."""
+
+from kpu_jax.frontends.trace import trace
+
+__all__ = ["trace"]
