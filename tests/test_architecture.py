@@ -75,6 +75,11 @@ def test_files_are_small_and_leave_global_configuration_alone(path):
     assert "config.update" not in source
 
 
+def test_private_jax_is_read_in_one_file():
+    reading = [p.relative_to(ROOT) for p in MODULES if any(n.startswith("jax._src") for n in imported(p.read_text()))]
+    assert reading == [Path("frontends/jaxpr.py")]
+
+
 def test_every_folder_is_a_package_and_every_part_is_known():
     for path in MODULES:
         assert (path.parent / "__init__.py").exists(), path.parent

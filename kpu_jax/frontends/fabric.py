@@ -107,7 +107,7 @@ def _axes(step: Step) -> list[_Axis]:
     numbers = p["dimension_numbers"]
     lhs, rhs, out = step.reads[0].shape, step.reads[1].shape, step.writes[0].shape
     return [
-        _Axis(lhs[li], out[oi], rhs[ri], stride, *pads, gap, dilation)
+        _Axis(lhs[li], out[oi], rhs[ri], stride, pads[0], pads[1], gap, dilation)
         for li, ri, oi, stride, pads, gap, dilation in zip(
             numbers.lhs_spec[2:], numbers.rhs_spec[2:], numbers.out_spec[2:],
             p["window_strides"], p["padding"], p["lhs_dilation"], p["rhs_dilation"], strict=True,

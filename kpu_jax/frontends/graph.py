@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+
 from kpu_jax.base.errors import KPUError
 from kpu_jax.frontends.fabric import fabric_work
 from kpu_jax.frontends.flat import Array, Flat, Step

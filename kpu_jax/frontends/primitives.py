@@ -91,7 +91,7 @@ UPDATES: dict[str, Cost] = {
 VIEWS: frozenset[str] = frozenset(
     "reshape transpose broadcast_in_dim broadcast_to squeeze slice rev bitcast_convert_type stop_gradient name "
     "random_wrap random_unwrap to_edtype from_edtype device_put sharding_constraint layout_constraint reshard "
-    "optimization_barrier pvary pbroadcast reduced_vary_cast_p vary_unreduced_cast_p split unstack tie stage "
+    "optimization_barrier pvary reduced_vary_cast_p vary_unreduced_cast_p split unstack tie stage "
     "with_memory_space_constraint pin unpin shape_assertion dce_sink inspect_sharding check".split()
 )
 """No work: the movers reshape, transpose, slice and broadcast on the way."""

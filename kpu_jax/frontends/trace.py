@@ -93,6 +93,6 @@ def _cannot(fn: Any, error: Exception) -> str:
     at = user_line(error)
     where = f" at {at}" if at else ""
     remedy = ""
-    if isinstance(error, (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError, jax.errors.NonConcreteBooleanIndexError)):
+    if isinstance(error, jax.errors.JAXTypeError) or "concrete" in lines[0]:
         remedy = "; shapes and Python branches may not depend on traced values: bind such arguments with functools.partial"
     return f"{name} cannot be traced: {type(error).__name__}{where}: {lines[0][:300]}{remedy}"

@@ -219,7 +219,9 @@ class Workload:
         return hash((self.names, self.row_of, self.ops))
 
     def __repr__(self) -> str:
-        return table_text(self.ops, self.names, self.row_of)
+        away = [f"\non the host: {h.name} ({h.reason}), {h.repeats:g} times {h.bytes_to_host:,.0f} B there, "
+                f"{h.bytes_from_host:,.0f} B back" for h in self.host_work]  # fmt: skip
+        return table_text(self.ops, self.names, self.row_of) + "".join(away)
 
     def _singles(self) -> list[Op]:
         """One op of count 1 per row."""

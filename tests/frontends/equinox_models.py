@@ -3,7 +3,6 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-
 from plain_models import STAGES, rotary
 
 

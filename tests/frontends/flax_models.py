@@ -3,7 +3,6 @@
 import flax.nnx as nnx
 import jax
 import jax.numpy as jnp
-
 from plain_models import STAGES, rms, rotary
 
 
