@@ -1,6 +1,6 @@
 """kpu_jax: a differentiable, vectorised simulator of the Stillwater Knowledge Processing Unit."""
 
-from kpu_jax import analysis, explore, frontends, hardware, mapping, model, program, workload
+from kpu_jax import analysis, explore, frontends, hardware, mapping, model, program, utilities, workload
 from kpu_jax.analysis.critical_path import critical_path
 from kpu_jax.base.errors import InfeasibleError, KPUError
 from kpu_jax.base.pytree import replace_path
@@ -8,7 +8,7 @@ from kpu_jax.explore.mapping_search import best_mapping
 from kpu_jax.explore.space import Space, load_space
 from kpu_jax.explore.study import Study, load_study
 from kpu_jax.explore.sweep import sweep
-from kpu_jax.frontends import trace
+from kpu_jax.frontends import load_topology, trace
 from kpu_jax.hardware import KPUConfig, Technology, load_config, preset, presets, save_config, technology
 from kpu_jax.mapping import Mapping
 from kpu_jax.model.costs import area_mm2
@@ -56,6 +56,7 @@ __all__ = [
     "load_config",
     "load_space",
     "load_study",
+    "load_topology",
     "mapping",
     "model",
     "network",
@@ -69,5 +70,6 @@ __all__ = [
     "sweep",
     "technology",
     "trace",
+    "utilities",
     "workload",
 ]

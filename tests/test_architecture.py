@@ -21,7 +21,7 @@ BELOW = {
     "machine": {"base", "hardware", "workload", "mapping", "program"},
     "explore": {"base", "hardware", "workload", "mapping", "engines", "model"},
     "analysis": {"base", "hardware", "workload", "mapping", "engines", "program", "model", "explore"},
-    "utilities": {"base", "hardware", "workload"},
+    "utilities": {"base", "hardware", "workload", "frontends", "mapping", "engines", "model", "explore", "analysis"},
 }
 BELOW["simulator"] = {*BELOW}
 BELOW["core"] = {*BELOW}
