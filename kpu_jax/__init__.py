@@ -19,15 +19,17 @@ from kpu_jax.workload import Conv, Gemm, VectorOp, Workload, network, networks
 
 
 def __getattr__(name: str) -> object:
-    if name == "visualization":  # imports matplotlib
-        import importlib
+    import importlib
 
+    if name == "visualization":  # imports matplotlib
         return importlib.import_module("kpu_jax.visualization")
+    if name == "load_onnx":  # a hundred operators that most programs never need
+        return importlib.import_module("kpu_jax.frontends.onnx.load").load_onnx
     raise AttributeError(f"module 'kpu_jax' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), "visualization"})
+    return sorted({*globals(), "load_onnx", "visualization"})
 
 
 __all__ = [
@@ -54,6 +56,7 @@ __all__ = [
     "frontends",
     "hardware",
     "load_config",
+    "load_onnx",
     "load_space",
     "load_study",
     "load_topology",

@@ -109,8 +109,14 @@ def _axes(step: Step) -> list[_Axis]:
     return [
         _Axis(lhs[li], out[oi], rhs[ri], stride, pads[0], pads[1], gap, dilation)
         for li, ri, oi, stride, pads, gap, dilation in zip(
-            numbers.lhs_spec[2:], numbers.rhs_spec[2:], numbers.out_spec[2:],
-            p["window_strides"], p["padding"], p["lhs_dilation"], p["rhs_dilation"], strict=True,
+            numbers.lhs_spec[2:],
+            numbers.rhs_spec[2:],
+            numbers.out_spec[2:],
+            p["window_strides"],
+            p["padding"],
+            p["lhs_dilation"],
+            p["rhs_dilation"],
+            strict=True,
         )  # fmt: skip
     ]
 

@@ -55,8 +55,8 @@ class _Graph:
             through = {h for t in origin.reads if not t.carried for h in t.host if h < len(host)}
             sources = direct.union(*(behind[h] for h in through))
             if isinstance(op, str):
-                name = self._name(group, group[0].primitive)
-                host.append(HostWork(name, group[0].primitive, op, group[0].repeats, origin))
+                function = str(group[0].params.get("operator", group[0].primitive))
+                host.append(HostWork(self._name(group, function), function, op, group[0].repeats, origin))
                 behind.append(sources)
                 readers.append(set())
                 continue
@@ -87,9 +87,7 @@ class _Graph:
         return (f"{wide} is no number format of the KPU" if wide else "the front end does not know it"), 0.0
 
     def _label(self, group: list[Step]) -> str:
-        return {"dot_general": "dot", "ragged_dot_general": "dot", "conv_general_dilated": "conv"}.get(
-            group[0].primitive
-        ) or label(group)
+        return {"dot_general": "dot", "ragged_dot_general": "dot", "conv_general_dilated": "conv"}.get(group[0].primitive) or label(group)
 
     def _name(self, group: list[Step], what: str) -> str:
         """The scope and what is done there, numbered where it occurs again."""

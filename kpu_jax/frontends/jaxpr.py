@@ -25,9 +25,11 @@ class Reader:
     """Walks jaxprs into steps. `choose(branches) -> index` picks a branch where no weights are given."""
 
     def __init__(
-        self, *, trips: Any, weights: Any, unsupported: str, choose: Callable[[list[list[Step]]], int]
-    ) -> None:
-        self._trips, self._weights, self._choose = trips, weights, choose
+        self, *, trips: Any, weights: Any, unsupported: str, choose: Callable[[list[list[Step]]], int],
+        place: Callable[[str], str] | None = None,
+    ) -> None:  # fmt: skip
+        """`place(scope)` says where a step stands, in place of its line of Python."""
+        self._trips, self._weights, self._choose, self._place = trips, weights, choose, place
         self._host_unknown = unsupported == "host"
         self.names: list[str] = []  # of loops and branches
         self._frames: dict[int, str] = {}
@@ -97,9 +99,7 @@ class Reader:
             env.update((v, a) for v, a in zip(eqn.outvars, outputs, strict=True))
         return [read(v) for v in jaxpr.outvars]
 
-    def _step(
-        self, eqn: Any, operands: list[Array], steps: list[Step], scope: str, repeats: float, loops: tuple[Loop, ...]
-    ) -> list[Array]:
+    def _step(self, eqn: Any, operands: list[Array], steps: list[Step], scope: str, repeats: float, loops: tuple[Loop, ...]) -> list[Array]:
         name = eqn.primitive.name
         if name not in KNOWN and not self._host_unknown:
             self._refuse(eqn, f"this version of kpu_jax does not know it ({len(KNOWN)} primitives are)")
@@ -111,7 +111,8 @@ class Reader:
             return [_view(v.aval, base) for v, base in zip(eqn.outvars, pairs, strict=False)]
         if name == "copy" and operands[0].constant:
             return [_view(eqn.outvars[0].aval, operands[0])]
-        step = Step(name, eqn.params, operands, [], scope, self._line(eqn), repeats, loops)
+        source = self._line(eqn) if self._place is None else self._place(scope)
+        step = Step(name, eqn.params, operands, [], scope, source, repeats, loops)
         step.writes += [_array(v.aval, maker=step) for v in eqn.outvars]
         steps.append(step)
         return step.writes
@@ -149,9 +150,7 @@ class Reader:
                 return value
         return None
 
-    def _scan(
-        self, eqn: Any, operands: list[Array], steps: list[Step], scope: str, repeats: float, loops: tuple[Loop, ...]
-    ) -> list[Array]:
+    def _scan(self, eqn: Any, operands: list[Array], steps: list[Step], scope: str, repeats: float, loops: tuple[Loop, ...]) -> list[Array]:
         p = eqn.params
         body, length = p["jaxpr"], p["length"]
         fixed, carries = p["num_consts"], p["num_carry"]
@@ -200,9 +199,7 @@ class Reader:
         self._walk(p["cond_jaxpr"].jaxpr, [], [*operands[:test], *carry], steps, scope, repeats * (length + 1), (*loops, loop))
         return ends
 
-    def _cond(
-        self, eqn: Any, operands: list[Array], steps: list[Step], scope: str, repeats: float, loops: tuple[Loop, ...]
-    ) -> list[Array]:
+    def _cond(self, eqn: Any, operands: list[Array], steps: list[Step], scope: str, repeats: float, loops: tuple[Loop, ...]) -> list[Array]:
         branches, inputs = eqn.params["branches"], operands[1:]
         name = self._name("cond", scope)
         weights = self._given(self._weights, name, eqn)

@@ -65,9 +65,7 @@ ELEMENTWISE: dict[str, Cost] = {
 """Per element of the (largest) result."""
 
 REDUCTIONS: dict[str, Cost] = {
-    **dict.fromkeys(
-        "reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or reduce_xor reduce".split(), _SIMPLE
-    ),
+    **dict.fromkeys("reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or reduce_xor reduce".split(), _SIMPLE),
     **dict.fromkeys("argmax argmin".split(), Cost(simple=2)),
 }
 """Per element of the operand."""
@@ -81,8 +79,7 @@ WINDOWS: dict[str, Cost] = {
 UPDATES: dict[str, Cost] = {
     **dict.fromkeys("scatter dynamic_update_slice".split(), _SIMPLE),
     **dict.fromkeys(
-        "scatter-add scatter_add scatter-sub scatter_sub scatter-mul scatter_mul scatter-min scatter_min scatter-max "
-        "scatter_max".split(),
+        "scatter-add scatter_add scatter-sub scatter_sub scatter-mul scatter_mul scatter-min scatter_min scatter-max scatter_max".split(),
         Cost(simple=2),
     ),
 }
@@ -131,6 +128,7 @@ HOST: dict[str, str] = {
         _CHIPS,
     ),
     **dict.fromkeys("pure_callback ffi_call".split(), "a call of the host"),
+    "onnx_operator": "kpu_jax does not know the operator",
 }
 """Work of the host, and why."""
 
@@ -157,7 +155,5 @@ REFUSED: dict[str, str] = {
 }
 """Not traced, and why."""
 
-KNOWN: frozenset[str] = frozenset().union(
-    ELEMENTWISE, REDUCTIONS, WINDOWS, UPDATES, VIEWS, FABRIC, CALLS, CONTROL, HOST, REFUSED
-)
+KNOWN: frozenset[str] = frozenset().union(ELEMENTWISE, REDUCTIONS, WINDOWS, UPDATES, VIEWS, FABRIC, CALLS, CONTROL, HOST, REFUSED)
 """All primitives that `kpu.trace` has a reading of."""

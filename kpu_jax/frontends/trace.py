@@ -50,6 +50,13 @@ def trace(
     primitives that it does not know, and errors of `fn` itself. `unsupported="host"` lists the primitives refused or
     unknown as host work instead.
     """
+    return trace_with_sources(fn, None, dtype=dtype, while_trips=while_trips, branch_weights=branch_weights, unsupported=unsupported)
+
+
+def trace_with_sources(
+    fn: Callable[..., Any], place: Callable[[str], str] | None, *, dtype: Any, while_trips: Any, branch_weights: Any, unsupported: str
+) -> Callable[..., Workload]:
+    """`trace` where `place(scope)` says where an operation comes from, in place of its line of Python."""
     if not callable(fn):
         raise KPUError(f"trace takes a function, got {type(fn).__name__} {shown(fn)}; call the result with its arguments")
     check_choice("unsupported", unsupported, POLICIES)
@@ -58,7 +65,7 @@ def trace(
     @functools.wraps(fn, assigned=("__name__", "__qualname__", "__doc__", "__module__"), updated=())
     def traced(*args: Any, **kwargs: Any) -> Workload:
         reader = Reader(
-            trips=while_trips, weights=branch_weights, unsupported=unsupported, choose=lambda b: _dearest(b, formats)
+            trips=while_trips, weights=branch_weights, unsupported=unsupported, choose=lambda b: _dearest(b, formats), place=place
         )
         try:
             flat = reader.read(fn, args, kwargs)

@@ -110,6 +110,3 @@ def _report(rows: Sequence[Row]) -> dict[str, Any]:
     if each:
         per_op = {**_deepen({k: [row.get(k, "nan") for row in each] for k in each[0]}), "per_op": None}
     return {**_deepen(total), "per_op": per_op}
-
-
-
