@@ -14,7 +14,7 @@ import kpu_jax.frontends.onnx.operators  # noqa: F401  (registers them)
 from kpu_jax.base.errors import KPUError, check_choice, check_number, nearest, shown
 from kpu_jax.base.files import file_path
 from kpu_jax.frontends.onnx.model import Input, Model, read_model
-from kpu_jax.frontends.onnx.run import POLICIES, Run, known
+from kpu_jax.frontends.onnx.run import OPERATORS, POLICIES, Run, known
 from kpu_jax.frontends.trace import trace_with_sources
 from kpu_jax.workload import Workload
 
@@ -40,7 +40,8 @@ def load_onnx(
     the place of all floating-point formats.
 
     An operator that is not known: `unsupported` "error" names node and type; "host" lists it as work of the host, its
-    shapes as the file states them; "skip" leaves its work out.
+    shapes as the file or `shapes` states them; "skip" leaves its work out. Detections that are sorted and chosen
+    (NonMaxSuppression) are the host's, at their largest number.
 
     Every operation's scope is its node's name and its source the file and node. Raises `KPUError` naming file and
     node for corrupt or truncated files, missing external weights, cycles, dimensions that are not bound or zero,
@@ -68,18 +69,19 @@ def onnx_function(
     Arguments as `load_onnx`. Call the function, or trace it, under `jax.enable_x64(True)`: ONNX counts in int64.
     """
     check_choice("unsupported", unsupported, POLICIES)
-    model = read_model(file_path(path))
+    model = read_model(file_path(path), OPERATORS)
     given = {name: np.asarray(v) for name, v in (inputs or {}).items()}
     declared = {i.name: i for i in model.graph.inputs}
-    for field, table in (("inputs", given), ("shapes", shapes or {})):
+    inner = {name for node in model.graph.nodes for name in node.outputs}
+    for field, table, names in (("inputs", given, declared.keys()), ("shapes", shapes or {}, declared.keys() | inner)):
         for name in table:
-            if name not in declared:
+            if name not in names:
                 raise KPUError(f"{model.file}: {field} names {shown(name)}, which the model does not take: {nearest(name, declared)}")
     bound = _dimensions(model, dims or {})
     arguments = {i.name: _argument(model, i, bound, shapes or {}) for i in model.graph.inputs if i.name not in given}
     model = dataclasses.replace(model, sizes={k: (d, tuple(bound.get(n, n) for n in s)) for k, (d, s) in model.sizes.items()})  # type: ignore[arg-type]
     fixed = {name: v.astype(declared[name].dtype) if declared[name].dtype is not None else v for name, v in given.items()}
-    run = Run(model, unsupported, while_trips)
+    run = Run(model, unsupported, while_trips, shapes or {})
 
     def onnx_model(arrays: dict[str, Any]) -> list[Any]:
         values = [fixed[i.name] if i.name in fixed else arrays[i.name] for i in model.graph.inputs]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +57,8 @@ class Model:
     sizes: Mapping[str, tuple[Any, tuple[int | str | None, ...]]]  # declared (dtype, shape) of inner values
 
 
-def read_model(path: Path) -> Model:
-    """The graph of an ONNX file, external weights included.
+def read_model(path: Path, operators: Collection[str]) -> Model:
+    """The graph of an ONNX file, external weights included; operators beyond these by the bodies that ONNX gives them.
 
     Raises `KPUError` naming the file for one that cannot be read, is corrupt or truncated, lacks external weights,
     has values that nobody writes or two nodes write, or nodes that wait for each other.
@@ -74,10 +74,7 @@ def read_model(path: Path) -> Model:
         raise KPUError(f"{path}: corrupt or truncated, no ONNX model: the graph is empty")
     _load_weights(onnx, proto, path)
     try:
-        if proto.functions:
-            from onnx import inliner
-
-            proto = inliner.inline_local_functions(proto)
+        proto = _inlined(onnx, proto, operators)
         opsets = {("" if o.domain == "ai.onnx" else o.domain): int(o.version) for o in proto.opset_import} or {"": 1}
         graph = _graph(onnx, proto.graph, str(path), frozenset())
         sizes = {v.name: _declared(onnx, v) for v in (*proto.graph.value_info, *proto.graph.output)}
@@ -95,6 +92,29 @@ def _onnx() -> Any:
     except ImportError:
         raise KPUError("onnx is not installed: pip install 'kpu_jax[onnx]'") from None
     return onnx
+
+
+def _inlined(onnx: Any, proto: Any, operators: Collection[str]) -> Any:
+    """The model with its functions, and with standard ones that are not among `operators`, replaced by their bodies."""
+    from onnx import inliner
+
+    if proto.functions:
+        proto = inliner.inline_local_functions(proto)
+    versions = {o.domain: o.version for o in proto.opset_import}
+    found: set[tuple[str, str]] = set()
+    pending = [proto.graph]
+    while pending:
+        for node in pending.pop().node:
+            pending += [g for a in node.attribute for g in (a.g, *a.graphs) if g.node]
+            if node.domain in ("", "ai.onnx") and node.op_type not in operators:
+                version = versions.get("", versions.get("ai.onnx", 1))
+                if onnx.defs.has(node.op_type, "") and _has_body(onnx.defs.get_schema(node.op_type, version, "")):
+                    found.add(("", node.op_type))
+    return inliner.inline_selected_functions(proto, sorted(found), inline_schema_functions=True) if found else proto
+
+
+def _has_body(schema: Any) -> bool:
+    return bool(schema.has_function or schema.has_context_dependent_function)
 
 
 def _line(error: Exception) -> str:

@@ -54,6 +54,7 @@ class Run:
     model: Model
     unsupported: str
     trips: Any
+    shapes: Mapping[str, Sequence[int]]  # of values whose shapes the file does not state
 
     @property
     def opset(self) -> int:
@@ -91,7 +92,11 @@ class Run:
             shapes = ", ".join("none" if v is None else str(np.shape(floats(v))) for v in inputs)
             lines = [line for line in str(error).splitlines() if line.strip()] or [""]
             raise self.fail(node, f"{type(error).__name__} on inputs of shapes {shapes}: {lines[0][:200]}") from error
-        return out if isinstance(out, tuple) else (out,)
+        outputs = out if isinstance(out, tuple) else (out,)
+        wanted = max((i + 1 for i, name in enumerate(node.outputs) if name), default=0)
+        if len(outputs) < wanted or any(outputs[i] is None for i, name in enumerate(node.outputs) if name and i < len(outputs)):
+            return self._unsupported(node, inputs, f"its output {node.outputs[wanted - 1]!r}")
+        return outputs
 
     def _unsupported(self, node: Node, inputs: list[Any], why: str = "") -> Sequence[Any]:
         """What the policy says of an operator that is not known."""
@@ -106,13 +111,16 @@ class Run:
 
     def _declared(self, node: Node, name: str, inputs: list[Any]) -> jax.ShapeDtypeStruct:
         """(shape, dtype) that the file states for an output, dimensions by name bound; else those of the first input."""
+        if name in self.shapes:
+            dtype = self.model.sizes[name][0] if name in self.model.sizes else np.dtype(np.float32)
+            return jax.ShapeDtypeStruct(tuple(self.shapes[name]), dtype)
         given = self.model.sizes.get(name)
         if given is not None and all(isinstance(n, int) for n in given[1]):
             return jax.ShapeDtypeStruct(given[1], given[0])
         first = next((v for v in inputs if v is not None), None)
         if len(node.outputs) == 1 and first is not None:
             return jax.ShapeDtypeStruct(np.shape(first), given[0] if given is not None else first.dtype)
-        raise self.fail(node, f"not supported, and the file does not state the shape of its output {shown(name)}")
+        raise self.fail(node, f"not supported, and the file does not state the shape of its output {shown(name)}: give it with shapes=")
 
 
 def floats(value: Any) -> Any:

@@ -13,16 +13,19 @@ from kpu_jax.frontends.onnx.model import Node
 from kpu_jax.frontends.onnx.run import Run, operator
 
 
-def attend(q: Any, k: Any, v: Any, scale: float, mask: Any = None, causal: bool = False, cap: float = 0.0) -> Any:
-    """q [batch, heads, new, d], k and v [batch, key heads, all, d]; queries share key heads in groups."""
+def attend(q: Any, k: Any, v: Any, scale: float, mask: Any = None, past: int | None = None, cap: float = 0.0) -> Any:
+    """q [batch, heads, new, d], k and v [batch, key heads, all, d]; queries share key heads in groups.
+
+    `past`: query i sees keys up to past + i; None: all. `mask`: True where seen, or a number to add.
+    """
     batch, heads, new, d = q.shape
     groups = heads // k.shape[1]
     q = q.reshape(batch, k.shape[1], groups, new, d)
     scores = jnp.einsum("bhgqd,bhkd->bhgqk", q, k) * np.asarray(scale, q.dtype)
     scores = jnp.tanh(scores / cap) * np.asarray(cap, q.dtype) if cap else scores
     total = k.shape[2]
-    if causal:
-        scores = jnp.where(np.tril(np.ones((new, total), bool), total - new), scores, jnp.finfo(q.dtype).min)
+    if past is not None:
+        scores = jnp.where(np.tril(np.ones((new, total), bool), past), scores, jnp.finfo(q.dtype).min)
     if mask is not None:
         spread = jnp.broadcast_to(mask, (batch, heads, new, total)).reshape(scores.shape)
         scores = jnp.where(spread, scores, jnp.finfo(q.dtype).min) if spread.dtype == bool else scores + spread
@@ -39,15 +42,34 @@ def join_heads(x: Any) -> Any:
     return jnp.swapaxes(x, 1, 2).reshape(x.shape[0], x.shape[2], -1)
 
 
+def past_of(node: Node, q: Any, k: Any) -> int | None:
+    """Keys before the first query where ONNX Runtime's attention looks back only; None where it sees all."""
+    return k.shape[2] - q.shape[2] if node.get("unidirectional", 0) else None
+
+
 @operator("Attention")
-def _attention(run: Run, node: Node, q: Any, k: Any, v: Any, mask: Any = None, past_k: Any = None, past_v: Any = None, *_: Any) -> Any:
+def _attention(
+    run: Run, node: Node, q: Any, k: Any, v: Any, mask: Any = None, past_k: Any = None, past_v: Any = None, lengths: Any = None
+) -> Any:
+    if node.get("left_window_size", -1) >= 0 or node.get("right_window_size", -1) >= 0:
+        raise NotImplementedError("windows")
+    if lengths is not None and node.get("is_causal", 0):
+        raise NotImplementedError("a causal mask after keys of several lengths")
     flat = q.ndim == 3
     if flat:
         q = split_heads(q, node.get("q_num_heads"))
         k, v = (split_heads(x, node.get("kv_num_heads")) for x in (k, v))
-    k, v = (x if past is None else jnp.concatenate([past, x], 2) for x, past in ((k, past_k), (v, past_v)))
+    past = (0 if past_k is None else past_k.shape[2]) if node.get("is_causal", 0) else None
+    k, v = (x if before is None else jnp.concatenate([before, x], 2) for x, before in ((k, past_k), (v, past_v)))
+    if lengths is not None:
+        here: Any = np.arange(k.shape[2]) < jnp.asarray(lengths)[:, None, None, None]
+        if mask is not None:
+            mask = jnp.asarray(mask)
+            mask = jnp.pad(mask, [(0, 0)] * (mask.ndim - 1) + [(0, k.shape[2] - mask.shape[-1])])
+            here = mask & here if mask.dtype == bool else jnp.where(here, mask, jnp.finfo(q.dtype).min)
+        mask = here
     scale = node.get("scale") or 1 / math.sqrt(q.shape[-1])
-    y = attend(q, k, v, scale, mask, bool(node.get("is_causal", 0)), node.get("softcap", 0.0))
+    y = attend(q, k, v, scale, mask, past, node.get("softcap", 0.0))
     return join_heads(y) if flat else y, k, v
 
 
@@ -67,7 +89,7 @@ def _packed_attention(
     elif mask is not None:
         raise NotImplementedError("a mask of this form")
     scale = node.get("scale") or 1 / math.sqrt(q.shape[-1])
-    y = attend(q, k, v, scale, mask if bias is None else bias, bool(node.get("unidirectional", 0)))
+    y = attend(q, k, v, scale, mask if bias is None else bias, past_of(node, q, k))
     return join_heads(y), jnp.stack([k, v])
 
 
@@ -103,7 +125,7 @@ def _group_query(run: Run, node: Node, q: Any, k: Any, v: Any, past_k: Any = Non
         at = (0 if past_k is None else past_k.shape[2]) + np.arange(q.shape[2])
         q, k = (_rotated(x, cos[at], sin[at], node.get("rotary_interleaved", 0)) for x in (q, k))
     k, v = (x if past is None or not past.shape[2] else jnp.concatenate([past, x], 2) for x, past in ((k, past_k), (v, past_v)))
-    y = attend(q, k, v, node.get("scale") or 1 / math.sqrt(q.shape[-1]), None, True, node.get("softcap", 0.0))
+    y = attend(q, k, v, node.get("scale") or 1 / math.sqrt(q.shape[-1]), None, k.shape[2] - q.shape[2], node.get("softcap", 0.0))
     return join_heads(y), k, v
 
 

@@ -227,57 +227,5 @@ def _depth_to_space(run: Run, node: Node, x: Any) -> Any:
 @operator("SpaceToDepth")
 def _space_to_depth(run: Run, node: Node, x: Any) -> Any:
     b, (n, c, h, w) = node.get("blocksize"), x.shape
-    return x.reshape(n, c, h // b, b, w // b, b).transpose(0, 3, 5, 1, 2, 4).reshape(n, c * b * b, h // b, w // b)
-
-
-@operator("Resize", "Upsample")
-def _resize(run: Run, node: Node, x: Any, *rest: Any) -> Any:
-    """Interpolation axis by axis: gathers of two neighbours with weights known beforehand ("linear", "nearest")."""
-    given: tuple[Any, ...]
-    if node.operator == "Upsample" or run.opset < 11:
-        given = (None, rest[0] if rest else np.asarray(node.get("scales"), np.float32), None)
-    else:
-        given = (*rest, None, None, None)[:3]
-    scales, sizes = given[1], given[2]
-    shape = np.shape(x)
-    axes = [a % len(shape) for a in node.get("axes", range(len(shape)))]
-    if sizes is not None and np.size(sizes):
-        target = dict(zip(axes, whole(run, node, sizes, "the size"), strict=True))
-        factor = {a: n / shape[a] for a, n in target.items()}
-    else:
-        if not known(scales):
-            raise run.fail(node, "the scale is computed from the model's inputs: its shapes are unknown")
-        factor = dict(zip(axes, (float(s) for s in np.ravel(scales)), strict=True))
-        target = {a: math.floor(shape[a] * f) for a, f in factor.items()}
-    mode, way = node.get("mode", "nearest"), node.get("coordinate_transformation_mode", "half_pixel")
-    if run.opset < 11 or node.operator == "Upsample":
-        way = "asymmetric"
-    if mode == "cubic" or way == "tf_crop_and_resize" or node.get("antialias", 0):
-        raise NotImplementedError(f"mode {mode}, {way}")
-    for axis, n in target.items():
-        if n != shape[axis]:
-            x = _resized(jnp.asarray(x), axis, n, factor[axis], mode, way, node.get("nearest_mode", "round_prefer_floor"))
-    return x
-
-
-def _resized(x: Any, axis: int, n: int, factor: float, mode: str, way: str, rounding: str) -> Any:
-    old, place = x.shape[axis], np.arange(n)
-    source = {
-        "half_pixel": (place + 0.5) / factor - 0.5,
-        "pytorch_half_pixel": (place + 0.5) / factor - 0.5 if n > 1 else np.zeros(n),
-        "align_corners": place * (old - 1) / max(n - 1, 1),
-        "asymmetric": place / factor,
-        "half_pixel_symmetric": old / 2 * (1 - n / (factor * old)) + (place + 0.5) / factor - 0.5,
-    }[way]
-    if "linear" not in mode:
-        near = {
-            "round_prefer_floor": np.ceil(source - 0.5),
-            "round_prefer_ceil": np.floor(source + 0.5),
-            "floor": np.floor(source),
-            "ceil": np.ceil(source),
-        }[rounding]
-        return jnp.take(x, np.clip(near, 0, old - 1).astype(np.int32), axis)
-    source = np.clip(source, 0, old - 1)
-    low = np.floor(source).astype(np.int32)
-    weight = (source - low).astype(x.dtype).reshape([-1 if i == axis else 1 for i in range(x.ndim)])
-    return jnp.take(x, low, axis) * (1 - weight) + jnp.take(x, np.minimum(low + 1, old - 1), axis) * weight
+    order = (0, 3, 5, 1, 2, 4) if node.get("mode", "DCR") == "DCR" else (0, 1, 3, 5, 2, 4)
+    return x.reshape(n, c, h // b, b, w // b, b).transpose(order).reshape(n, c * b * b, h // b, w // b)

@@ -84,14 +84,14 @@ def convolution(node: Node) -> Product:
         return convolve(single, jnp.asarray(pixels), jnp.asarray(w).astype(jnp.float32)).astype(jnp.int32)
 
     def of_weights(x: Any, w: Any) -> Any:
-        summed = library(w).sum(w.astype(np.int32), 1, keepdims=True)
+        summed = library(w).sum(w.astype(np.int32), 1, keepdims=True, dtype=np.int32)
         if not known(w):
             return over_data(x.shape, summed)
         with jax.ensure_compile_time_eval():
             return np.asarray(over_data(x.shape, summed))
 
     def of_data(x: Any, w: Any) -> Any:
-        each = jnp.sum(x.astype(jnp.int32).reshape(x.shape[0], groups, -1, *x.shape[2:]), 2)
+        each = jnp.sum(x.astype(jnp.int32).reshape(x.shape[0], groups, -1, *x.shape[2:]), 2, dtype=jnp.int32)
         window = convolve(node, each, np.ones((groups, 1, *w.shape[2:]), np.int32))
         return jnp.repeat(window, w.shape[0] // groups, 1)
 
@@ -161,12 +161,18 @@ def _quantise(run: Run, node: Node, x: Any, scale: Any, zero: Any = None) -> Any
     return quantise(x, _along(scale, np.ndim(x), axis), _along(zero, np.ndim(x), axis), dtype)
 
 
-@operator("DynamicQuantizeLinear")
-def _dynamic(run: Run, node: Node, x: Any) -> Any:
+def dynamically_quantised(x: Any) -> tuple[Any, Any, Any]:
+    """(bytes, scale, zero point) over the range of `x` and zero."""
     low, high = jnp.minimum(jnp.min(x), 0), jnp.maximum(jnp.max(x), 0)
     scale = (high - low) / np.asarray(255, x.dtype)
+    scale = jnp.where(scale == 0, 1, scale)
     zero = jnp.clip(jnp.rint(-low / scale), 0, 255).astype(jnp.uint8)
-    return quantise(x, scale, zero, np.uint8), scale, zero
+    return quantise(x, scale, zero, np.dtype(np.uint8)), scale, zero
+
+
+@operator("DynamicQuantizeLinear")
+def _dynamic(run: Run, node: Node, x: Any) -> Any:
+    return dynamically_quantised(x)
 
 
 @operator("MatMulInteger")
@@ -180,7 +186,7 @@ def _matmul_integer(run: Run, node: Node, a: Any, b: Any, a_zero: Any = None, b_
 def _matmul_to_float(run: Run, node: Node, a: Any, b: Any, *rest: Any) -> Any:
     rest = (*rest, *[None] * 6)
     if "Dynamic" in node.operator:
-        a, a_scale, a_zero = _dynamic(run, node, a)
+        a, a_scale, a_zero = dynamically_quantised(a)
         b_scale, b_zero, bias = rest[:3]
     else:
         a_scale, b_scale, a_zero, b_zero, bias = rest[:5]

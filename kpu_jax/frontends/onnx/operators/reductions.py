@@ -80,10 +80,16 @@ def _batch_norm(run: Run, node: Node, x: Any, scale: Any, bias: Any, mean: Any, 
     return (x * _by_channel(x, factor) + _by_channel(x, bias - mean * factor)).astype(x.dtype)
 
 
-def _standardised(x: Any, axes: tuple[int, ...], epsilon: float) -> Any:
+def _moments(x: Any, axes: tuple[int, ...], epsilon: float) -> tuple[Any, Any, Any]:
+    """(mean, 1 / deviation, standardised)."""
     mean = jnp.mean(x, axes, keepdims=True)
     centred = x - mean
-    return centred * jax.lax.rsqrt(jnp.mean(centred * centred, axes, keepdims=True) + np.asarray(epsilon, x.dtype))
+    inverse = jax.lax.rsqrt(jnp.mean(centred * centred, axes, keepdims=True) + np.asarray(epsilon, x.dtype))
+    return mean, inverse, centred * inverse
+
+
+def _standardised(x: Any, axes: tuple[int, ...], epsilon: float) -> Any:
+    return _moments(x, axes, epsilon)[2]
 
 
 @operator("InstanceNormalization")
@@ -104,8 +110,9 @@ def _group_norm(run: Run, node: Node, x: Any, scale: Any, bias: Any) -> Any:
 @operator("LayerNormalization")
 def _layer_norm(run: Run, node: Node, x: Any, scale: Any, bias: Any = None) -> Any:
     axis = node.get("axis", -1) % x.ndim
-    y = _standardised(x, tuple(range(axis, x.ndim)), node.get("epsilon", 1e-5)) * scale
-    return y if bias is None else y + bias
+    mean, inverse, y = _moments(x, tuple(range(axis, x.ndim)), node.get("epsilon", 1e-5))
+    y = y * scale if bias is None else y * scale + bias
+    return y, mean, inverse
 
 
 @operator("RMSNormalization", "SimplifiedLayerNormalization")
@@ -120,7 +127,7 @@ def _skip_norm(run: Run, node: Node, x: Any, skip: Any, scale: Any, *rest: Any) 
     shift = None if simple or not rest else rest[0]
     bias = rest[0] if simple and rest else rest[1] if len(rest) > 1 else None
     total = x + skip if bias is None else x + skip + bias
-    y = _rms_norm(run, node, total, scale) if simple else _layer_norm(run, node, total, scale, shift)
+    y = _rms_norm(run, node, total, scale) if simple else _layer_norm(run, node, total, scale, shift)[0]
     return (y, None, None, total) if len(node.outputs) > 1 else y
 
 
@@ -128,7 +135,7 @@ def _skip_norm(run: Run, node: Node, x: Any, skip: Any, scale: Any, *rest: Any) 
 def _lp_norm(run: Run, node: Node, x: Any) -> Any:
     axis = node.get("axis", -1)
     size = jnp.sum(jnp.abs(x), axis, keepdims=True) if node.get("p", 2) == 1 else jnp.sqrt(jnp.sum(x * x, axis, keepdims=True))
-    return x / size
+    return x / jnp.where(size == 0, 1, size)
 
 
 @operator("MeanVarianceNormalization")
@@ -166,8 +173,35 @@ def _top_k(run: Run, node: Node, x: Any, k: Any = None) -> Any:
     return jnp.moveaxis(values, -1, axis), jnp.moveaxis(at, -1, axis).astype(np.int64)
 
 
-@operator("NonZero", "Unique", "Compress")
-def _data_shaped(run: Run, node: Node, x: Any, *rest: Any) -> Any:
-    if known(x, *rest) and node.operator == "NonZero":
+@operator("NonZero", "Compress", "Unique")
+def _data_shaped(run: Run, node: Node, x: Any, chosen: Any = None) -> Any:
+    if node.operator == "NonZero" and known(x):
         return np.array(np.nonzero(x), np.int64)
+    if node.operator == "Compress" and known(chosen):
+        at = np.flatnonzero(chosen)
+        return jnp.take(x, at, node.get("axis")) if node.get("axis") is not None else jnp.ravel(x)[at]
+    if node.operator == "Unique" and known(x) and node.get("axis") is None and node.get("sorted", 1):
+        found = np.unique(x, True, True, True)
+        return tuple(v.astype(np.int64) if i else v for i, v in enumerate(found))
     raise NotImplementedError("inputs that are data: its shapes are unknown")
+
+
+@operator("NonMaxSuppression")
+def _suppression(run: Run, node: Node, boxes: Any, scores: Any, most: Any = None, *rest: Any) -> Any:
+    """Sorting and choosing, which the host does; as many boxes as can be chosen at most."""
+    from kpu_jax.frontends.onnx.host import host_operator
+
+    batch, classes, count = scores.shape
+    kept = min(count, int(np.ravel(most)[0])) if known(most) and most is not None else count
+    shape = jax.ShapeDtypeStruct((max(1, batch * classes * kept), 3), np.dtype(np.int64))
+    return host_operator(node.operator, [boxes, scores], [shape], skip=run.unsupported == "skip")[0]
+
+
+@operator("ReverseSequence")
+def _reverse_sequence(run: Run, node: Node, x: Any, lengths: Any) -> Any:
+    time, batch = node.get("time_axis", 0), node.get("batch_axis", 1)
+    moved = jnp.moveaxis(jnp.asarray(x), (batch, time), (0, 1))
+    at = np.arange(moved.shape[1])
+    back = jnp.asarray(lengths)[:, None] - 1 - at
+    index = jnp.where(back >= 0, back, at).reshape(*moved.shape[:2], *[1] * (moved.ndim - 2))
+    return jnp.moveaxis(jnp.take_along_axis(moved, index, 1), (0, 1), (batch, time))
