@@ -56,7 +56,10 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("name", MODELS)
+OFTEN = ("plain resnet", "plain bert", "plain llama", "flax resnet", "flax bert", "equinox bert", "equinox llama")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in OFTEN else pytest.mark.long) for n in MODELS])
 def test_models_cost_what_the_networks_say(name):
     macs, build = MODELS[name]
     fn, *args = build()
@@ -165,6 +168,22 @@ def test_a_thousand_scanned_layers_stay_one():
     thousand = net(1000)
     print(f"traced 1,000 layers in {time.perf_counter() - start:.3f} s")
     assert thousand.rows == ten.rows and thousand.macs.sum() == 1000 * 8 * 64 * 64 == 100 * ten.macs.sum()
-    chip = kpu.presets.edge_ai()
-    few, many = (kpu.simulate(chip, n, timing="bound") for n in (ten, thousand))
+    chip, mapping = kpu.presets.edge_ai(), kpu.Mapping(l3_tile=(8, 64, 64), l2_tile=(8, 16, 64))
+    few, many = (kpu.simulate(chip, n, mapping, timing="bound") for n in (ten, thousand))
     assert float(many.cycles) == pytest.approx(100 * float(few.cycles))
+
+
+def test_gradients_by_the_frameworks_own_functions():
+    model = flax_models.abstract(lambda rngs: flax_models.Block(64, 16, 64, 1, rngs))
+    x = shape(2, 8, 8, 64)
+
+    def loss(m, x):
+        return jnp.sum(m(x) ** 2)  # batch norm in training: its statistics change
+
+    forward = kpu.trace(loss)(model, x)
+    both = kpu.trace(lambda m, x: flax_models.nnx.value_and_grad(loss)(m, x))(model, x)
+    assert data_macs(both) == 3 * data_macs(forward) - forward.macs[0] > 0
+    layer = equinox_models.abstract(lambda key: equinox_models.BertLayer(key, 64, 4, 128))
+    forward = kpu.trace(loss)(layer, shape(16, 64))
+    both = kpu.trace(equinox_models.eqx.filter_value_and_grad(loss))(layer, shape(16, 64))
+    assert both.macs.sum() == 3 * forward.macs.sum() - 3 * 16 * 64 * 64  # x itself needs no gradient, by q, k and v

@@ -16,7 +16,7 @@ from kpu_jax.workload import networks
 
 CHIP = kpu.presets.edge_ai()
 GEMM = kpu.Gemm(64, 48, 80, bias=True, activation="gelu", density_b=1 / 3)
-SMALL = kpu.Mapping(l3_tile=(32, 48, 40), l2_tile=(16, 16, 40), dataflow="ws", buffering=("double", "single", "double"))
+SMALL = kpu.Mapping(l3_tile=(32, 48, 40), l2_tile=(16, 16, 40), dataflow="weight_stationary", buffering=("double", "single", "double"))
 HUGE = kpu.Mapping(l3_tile=(4096, 4096, 4096), l2_tile=(4096, 4096, 4096))
 
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kpu_jax.base.errors import check_number
 from kpu_jax.frontends.onnx.model import Graph, Node
 from kpu_jax.frontends.onnx.run import Run, floats, known, operator
 
@@ -53,8 +54,7 @@ def _loop(run: Run, node: Node, most: Any, test: Any, *carried: Any, values: Map
         most = np.int64(0)
     trips = _trips(run, node, most, test, body)
     count = len(carried)
-    shapes: Any = None
-    if trips and count + 1 < len(body.outputs) + 1:
+    if trips:
         try:
             start = [_array(v) for v in carried]
 
@@ -62,19 +62,19 @@ def _loop(run: Run, node: Node, most: Any, test: Any, *carried: Any, values: Map
                 out = [_array(v) for v in run.graph(body, [i, np.bool_(True), *state], values)]
                 return out[1 : count + 1], out[count + 1 :]
 
-            shapes = jax.eval_shape(step, start, jnp.zeros((), jnp.int64))
-            if all(a.shape == b.shape and a.dtype == b.dtype for a, b in zip(start, shapes[0], strict=True)):
+            after, _ = jax.eval_shape(step, start, jnp.zeros((), jnp.int64))
+            if all(a.shape == b.shape and a.dtype == b.dtype for a, b in zip(start, after, strict=True)):
                 state, stacked = jax.lax.scan(step, start, jnp.arange(trips))
                 return (*state, *stacked)
-        except Exception:
-            shapes = None  # a body that needs its counter known
-    return _unrolled(run, node, body, trips, list(carried), values)
+        except Exception:  # a body that needs its counter known; what is wrong otherwise shows when it is unrolled
+            pass
+    return _unrolled(run, node, body, trips, list(carried), values, test is not None)
 
 
 def _trips(run: Run, node: Node, most: Any, test: Any, body: Graph) -> int:
     given = run.trips.get(node.name) if isinstance(run.trips, Mapping) else run.trips
     if given is not None:
-        return int(given)
+        return int(check_number(f"while_trips of {node.name!r}", given, "iterations", high=2.0**31, integer=True))
     steady = body.outputs[0] in {body.inputs[1].name, *body.constants} or _passes_on(body)
     if most is not None and known(most) and (steady or test is None):
         return int(np.ravel(most)[0])
@@ -90,7 +90,7 @@ def _passes_on(body: Graph) -> bool:
     return name == body.inputs[1].name or name in body.constants or (name in made and made[name].operator == "Constant")
 
 
-def _unrolled(run: Run, node: Node, body: Graph, trips: int, state: list[Any], values: Mapping[str, Any]) -> tuple[Any, ...]:
+def _unrolled(run: Run, node: Node, body: Graph, trips: int, state: list[Any], values: Mapping[str, Any], tested: bool) -> tuple[Any, ...]:
     if trips > _MOST_UNROLLED:
         raise run.fail(node, f"its arrays change their shape in {trips} iterations; only {_MOST_UNROLLED} can be unrolled")
     rows: list[list[Any]] = [[] for _ in body.outputs[len(state) + 1 :]]
@@ -99,7 +99,7 @@ def _unrolled(run: Run, node: Node, body: Graph, trips: int, state: list[Any], v
         state = out[: len(state)]
         for row, value in zip(rows, out[len(state) :], strict=True):
             row.append(value)
-        if known(test) and not bool(np.ravel(test)[0]):
+        if tested and known(test) and not bool(np.ravel(test)[0]):
             break
     stacked = [(np if known(*row) else jnp).stack(row) if row else np.zeros(0, np.float32) for row in rows]
     return (*state, *stacked)

@@ -35,11 +35,14 @@ _DEFAULTS = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "R
 Times = Callable[[Any], Any]
 
 
+def _by(weights: Any) -> Times:
+    return lambda v: jnp.matmul(v, weights.T)
+
+
 @operator("LSTM", "GRU", "RNN")
 def _recurrent(run: Run, node: Node, x: Any, w: Any, r: Any, b: Any = None, lengths: Any = None, *states: Any) -> Any:
     """X [time, batch, in], W [direction, gates * hidden, in], R [direction, gates * hidden, hidden]."""
-    into: list[Times] = [lambda v, m=w[d]: jnp.matmul(v, m.T) for d in range(w.shape[0])]
-    within: list[Times] = [lambda v, m=r[d]: jnp.matmul(v, m.T) for d in range(w.shape[0])]
+    into, within = ([_by(m[d]) for d in range(m.shape[0])] for m in (w, r))
     return _layers(run, node, node.operator, x, into, within, r.shape[-1], b, lengths, states, r)
 
 
