@@ -9,6 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 	@test -n "$(PYTHON)" || { echo "needs Python 3.11 or newer"; exit 1; }
 	$(PYTHON) -m venv .venv
 	.venv/bin/pip install -q -e '.[dev]'
+	.venv/bin/pip install -q --no-deps rapidocr-onnxruntime silero-vad  # for their model files; their own needs are large
 	touch $@
 
 main-job: .venv/ready

@@ -1,6 +1,6 @@
 """kpu_jax: a differentiable, vectorised simulator of the Stillwater Knowledge Processing Unit."""
 
-from kpu_jax import analysis, explore, hardware, machine, mapping, model, program, workload
+from kpu_jax import analysis, explore, frontends, hardware, machine, mapping, model, program, utilities, workload
 from kpu_jax.analysis.critical_path import critical_path
 from kpu_jax.base.errors import (
     AddressError,
@@ -27,6 +27,7 @@ from kpu_jax.explore.mapping_search import best_mapping
 from kpu_jax.explore.space import Space, load_space
 from kpu_jax.explore.study import Study, load_study
 from kpu_jax.explore.sweep import sweep
+from kpu_jax.frontends import load_topology, trace
 from kpu_jax.hardware import KPUConfig, Technology, load_config, preset, presets, save_config, technology
 from kpu_jax.mapping import Mapping
 from kpu_jax.model.costs import area_mm2
@@ -37,15 +38,17 @@ from kpu_jax.workload import Conv, Gemm, VectorOp, Workload, network, networks
 
 
 def __getattr__(name: str) -> object:
-    if name == "visualization":  # imports matplotlib
-        import importlib
+    import importlib
 
+    if name == "visualization":  # imports matplotlib
         return importlib.import_module("kpu_jax.visualization")
+    if name == "load_onnx":  # a hundred operators that most programs never need
+        return importlib.import_module("kpu_jax.frontends.onnx.load").load_onnx
     raise AttributeError(f"module 'kpu_jax' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), "visualization"})
+    return sorted({*globals(), "load_onnx", "visualization"})
 
 
 __all__ = [
@@ -78,11 +81,14 @@ __all__ = [
     "critical_path",
     "dtype_size",
     "explore",
+    "frontends",
     "gflops",
     "hardware",
     "load_config",
+    "load_onnx",
     "load_space",
     "load_study",
+    "load_topology",
     "machine",
     "mapping",
     "matmul_error_bound",
@@ -100,5 +106,7 @@ __all__ = [
     "simulate",
     "sweep",
     "technology",
+    "trace",
+    "utilities",
     "workload",
 ]

@@ -21,7 +21,7 @@ BELOW = {
     "machine": {"base", "hardware", "workload", "mapping", "program"},
     "explore": {"base", "hardware", "workload", "mapping", "engines", "model"},
     "analysis": {"base", "hardware", "workload", "mapping", "engines", "program", "model", "explore"},
-    "utilities": {"base", "hardware", "workload"},
+    "utilities": {"base", "hardware", "workload", "frontends", "mapping", "engines", "model", "explore", "analysis"},
 }
 BELOW["simulator"] = {*BELOW}
 BELOW["core"] = {*BELOW}
@@ -73,6 +73,11 @@ def test_files_are_small_and_leave_global_configuration_alone(path):
     source = path.read_text()
     assert len(source.splitlines()) <= 400
     assert "config.update" not in source
+
+
+def test_private_jax_is_read_in_one_file():
+    reading = [p.relative_to(ROOT) for p in MODULES if any(n.startswith("jax._src") for n in imported(p.read_text()))]
+    assert reading == [Path("frontends/jaxpr.py")]
 
 
 def test_every_folder_is_a_package_and_every_part_is_known():

@@ -6,7 +6,8 @@ from kpu_jax.workload.dtypes import FORMATS, MAC_FORMATS, NumberFormat, common_m
 from kpu_jax.workload.gemm import Gemm
 from kpu_jax.workload.networks import NETWORK_NAMES, network
 from kpu_jax.workload.op import ACTIVATIONS, CONV, FIELDS, GEMM, KINDS, LOCATIONS, VECTOR, Op
-from kpu_jax.workload.table import Workload, check_workload
+from kpu_jax.workload.origin import HostWork, Origin, Tensor
+from kpu_jax.workload.table import Node, Workload, check_workload
 from kpu_jax.workload.validation import check_op
 from kpu_jax.workload.vector import VECTOR_FUNCTIONS, VectorFunction, VectorOp
 from kpu_jax.workload.window import im2col_bytes, unique_input_bytes
@@ -18,15 +19,19 @@ __all__ = [
     "FORMATS",
     "GEMM",
     "KINDS",
+    "HostWork",
     "LOCATIONS",
     "MAC_FORMATS",
     "NETWORK_NAMES",
+    "Origin",
     "VECTOR",
     "VECTOR_FUNCTIONS",
     "Conv",
     "Gemm",
+    "Node",
     "NumberFormat",
     "Op",
+    "Tensor",
     "VectorFunction",
     "VectorOp",
     "Workload",

@@ -25,7 +25,7 @@ def table_text(ops: Op, names: tuple[str, ...], row_of: tuple[int, ...]) -> str:
         sizes = (str(int(getattr(ops, x)[i])) for x in ("batch", "m", "n", "k"))
         fmt = MAC_FORMATS[int(ops.mac_format[i])]  # type: ignore[index]
         kind = KINDS[int(ops.kind[i])]  # type: ignore[index]
-        count = str(int(ops.count[i]))  # type: ignore[index]
+        count = f"{float(ops.count[i]):g}" if ops.count[i] % 1 else str(int(ops.count[i]))  # type: ignore[index]
         lines.append((str(i), names[row_of.index(i)], count, kind, *sizes, fmt, f"{int(macs[i]):,}"))
     widths = [max(len(line[c]) for line in lines) for c in range(len(HEADER))]
     left = (1, 3, 8)
@@ -33,5 +33,5 @@ def table_text(ops: Op, names: tuple[str, ...], row_of: tuple[int, ...]) -> str:
         "  ".join(x.ljust(w) if c in left else x.rjust(w) for c, (x, w) in enumerate(zip(line, widths, strict=True)))
         for line in lines
     ]
-    total = int(macs[list(row_of)].astype(np.int64).sum())
+    total = sum(round(int(m) * float(c)) for m, c in zip(macs, np.asarray(ops.count), strict=True))
     return "\n".join([f"{title}, {total:,} MACs", *text])

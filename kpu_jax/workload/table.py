@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from jaxtyping import ArrayLike, Int
 from kpu_jax.base.errors import KPUError, check_number, nearest, shown
 from kpu_jax.base.pytree import build
 from kpu_jax.workload.op import FIELDS, VECTOR, Op, leaves
+from kpu_jax.workload.origin import HostWork, Origin
 from kpu_jax.workload.padding import pad_rows
 from kpu_jax.workload.summary import table_text
 from kpu_jax.workload.validation import check_op
@@ -21,21 +22,36 @@ from kpu_jax.workload.validation import check_op
 MAX_ROWS = 2**20  # operations of one workload: networks have thousands, and each is an object on the host
 
 
+class Node(NamedTuple):
+    """One operation of a graph: what `Workload.from_graph` takes."""
+
+    name: str
+    op: Op
+    reads: tuple[int, ...]
+    repeats: float = 1
+    origin: Origin = Origin()
+
+
 @jax.tree_util.register_pytree_with_keys_class
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Workload:
     """Operations in execution order, stored as distinct rows with counts.
 
-    Made by `from_ops`; the constructor itself does not check. Two lengths: `rows` distinct operations (the table,
-    [row]) and `len(workload)` instances (repeats expanded, [op]). A pytree with children `ops` and `predecessors`;
-    names are static and host-only, so hand `padded()`, not the workload, to a compiled function that is to serve
-    several networks.
+    Made by `from_ops` or by a front end; the constructor itself does not check. Two lengths: `rows` distinct
+    operations (the table, [row]) and `len(workload)` operations of the graph ([op]). Counts given to `from_ops` are
+    expanded into operations; the loops of a traced program are not: their operations have `repeats` beyond 1 (a
+    fraction for a branch taken now and then), which the rows' counts include. A pytree with children `ops` and
+    `predecessors`; the rest is static and host-only, so hand `padded()`, not the workload, to a compiled function
+    that is to serve several networks.
     """
 
     ops: Op  # leaves [row], `count` = instances of the row
     predecessors: Int[ArrayLike, "op max_pred"]  # instance indices whose results are read, -1 padded; int32
-    names: tuple[str, ...]  # of every instance
-    row_of: tuple[int, ...]  # row of every instance
+    names: tuple[str, ...]  # of every operation
+    row_of: tuple[int, ...]  # row of every operation
+    repeats: tuple[float, ...] = ()  # how often each operation runs; () for once each
+    origins: tuple[Origin, ...] = ()  # of every operation, from a front end; () without
+    host_work: tuple[HostWork, ...] = ()  # what the chip cannot do
 
     @classmethod
     def from_ops(cls, items: Iterable[Any]) -> Workload:
@@ -70,13 +86,26 @@ class Workload:
     def tree_flatten_with_keys(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         """Children `ops` and `predecessors`; names and row indices are static."""
         keys = jax.tree_util.GetAttrKey("ops"), jax.tree_util.GetAttrKey("predecessors")
-        return ((keys[0], self.ops), (keys[1], self.predecessors)), (self.names, self.row_of)
+        static = self.names, self.row_of, self.repeats, self.origins, self.host_work
+        return ((keys[0], self.ops), (keys[1], self.predecessors)), static
 
     @classmethod
     def tree_unflatten(cls, static: tuple[Any, ...], children: Sequence[Any]) -> Workload:
         """Rebuild without checks."""
         ops, predecessors = children
-        return build(cls, ops=ops, predecessors=predecessors, names=static[0], row_of=static[1])
+        fields = dict(zip(("names", "row_of", "repeats", "origins", "host_work"), static, strict=True))
+        return build(cls, ops=ops, predecessors=predecessors, **fields)
+
+    @classmethod
+    def from_graph(cls, nodes: Iterable[Node], host_work: Iterable[HostWork] = ()) -> Workload:
+        """A workload from operations with everything that a front end knows of them, in execution order.
+
+        `Node.reads` are positions of earlier nodes. Raises `KPUError` for no nodes.
+        """
+        listed = list(nodes)
+        parts = [n.name for n in listed], [n.op for n in listed], [n.reads for n in listed], [n.repeats for n in listed]
+        net = _assemble(*parts)
+        return dataclasses.replace(net, origins=tuple(n.origin for n in listed), host_work=tuple(host_work))
 
     @property
     def rows(self) -> int:
@@ -90,8 +119,26 @@ class Workload:
 
     @property
     def macs(self) -> Int[np.ndarray, " op"]:
-        """MACs of every instance, int64. Host only: `KPUError` if the leaves are traced."""
-        return self._concrete(self.ops.macs)[list(self.row_of)].astype(np.int64)
+        """MACs of every operation, repeats included, int64 (fractional repeats are rounded).
+
+        Host only: `KPUError` if the leaves are traced.
+        """
+        return self._times(self._concrete(self.ops.macs)[list(self.row_of)])
+
+    @property
+    def zero_macs(self) -> Int[np.ndarray, " op"]:
+        """Of `macs`, those whose input is padding, or a zero that a stride put in (transposed convolutions). int64.
+
+        A convolution's `macs` are those of the dense matrix product, as published tables count them; `macs -
+        zero_macs` multiply data. Known for traced convolutions, 0 for operations made by hand.
+        """
+        return self._times(np.array([o.zero_macs for o in self.origins] or np.zeros(len(self))))
+
+    def _times(self, each: np.ndarray) -> np.ndarray:
+        """`each` [op] times the repeats, counted exactly."""
+        if not self.repeats:
+            return each.astype(np.int64)
+        return np.array([round(int(x) * r) for x, r in zip(each, self.repeats, strict=True)], np.int64)
 
     @property
     def compute_rows(self) -> np.ndarray:
@@ -137,37 +184,44 @@ class Workload:
             through.append((i,) if keep[i] else reached)
         kept = list(position)
         single = self._singles()
-        return _assemble([self.names[i] for i in kept], [single[self.row_of[i]] for i in kept], out_sources)
+        repeats = [self.repeats[i] for i in kept] if self.repeats else None
+        return _assemble([self.names[i] for i in kept], [single[self.row_of[i]] for i in kept], out_sources, repeats)
 
     def __add__(self, other: Workload) -> Workload:
-        """This workload, then the other (no dependence between them); identical rows merge."""
+        """This workload, then the other (no dependence between them); identical rows merge, origins are left behind."""
         if not isinstance(other, Workload):
             return NotImplemented
         shift = len(self)
         mine, theirs = self._singles(), other._singles()
         instances = [mine[r] for r in self.row_of] + [theirs[r] for r in other.row_of]
         sources = [*self._sources(), *(tuple(p + shift for p in s) for s in other._sources())]
-        return _assemble([*self.names, *other.names], instances, sources)
+        repeats = [*(self.repeats or (1,) * shift), *(other.repeats or (1,) * len(other))]
+        return _assemble([*self.names, *other.names], instances, sources, repeats)
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __iter__(self) -> Iterator[tuple[str, Op]]:
-        """(name, op of count 1) of every instance, in execution order."""
+        """(name, op) of every operation, in execution order; the count is the operation's repeats."""
         single = self._singles()
-        return ((name, single[r]) for name, r in zip(self.names, self.row_of, strict=True))
+        if not self.repeats:
+            return ((name, single[r]) for name, r in zip(self.names, self.row_of, strict=True))
+        each = zip(self.names, self.row_of, self.repeats, strict=True)
+        return ((name, dataclasses.replace(single[r], count=np.float64(times))) for name, r, times in each)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Workload):
             return NotImplemented
-        same = (self.names, self.row_of, self.ops) == (other.names, other.row_of, other.ops)
-        return same and np.array_equal(np.asarray(self.predecessors), np.asarray(other.predecessors))
+        mine, theirs = ((w.names, w.row_of, w.ops, w.repeats, w.origins, w.host_work) for w in (self, other))
+        return mine == theirs and np.array_equal(np.asarray(self.predecessors), np.asarray(other.predecessors))
 
     def __hash__(self) -> int:
         return hash((self.names, self.row_of, self.ops))
 
     def __repr__(self) -> str:
-        return table_text(self.ops, self.names, self.row_of)
+        away = [f"\non the host: {h.name} ({h.reason}), {h.repeats:g} times {h.bytes_to_host:,.0f} B there, "
+                f"{h.bytes_from_host:,.0f} B back" for h in self.host_work]  # fmt: skip
+        return table_text(self.ops, self.names, self.row_of) + "".join(away)
 
     def _singles(self) -> list[Op]:
         """One op of count 1 per row."""
@@ -205,7 +259,9 @@ def _source(name: str, given: Any, last: list[int], by_name: dict[str, int]) -> 
     return last[given]
 
 
-def _assemble(names: list[str], instances: list[Op], sources: list[tuple[int, ...]]) -> Workload:
+def _assemble(
+    names: list[str], instances: list[Op], sources: list[tuple[int, ...]], repeats: list[float] | None = None
+) -> Workload:
     """Merge equal instances into rows (first occurrence first), count them, stack the leaves."""
     if not instances:
         raise KPUError("a workload needs at least one operation, got none")
@@ -221,12 +277,13 @@ def _assemble(names: list[str], instances: list[Op], sources: list[tuple[int, ..
             distinct.append(op)
         row_of.append(keys[key])
     stacked = {name: _stack([getattr(op, name) for op in distinct]) for name in FIELDS}
-    stacked["count"] = np.bincount(row_of).astype(np.float64)
+    stacked["count"] = np.bincount(row_of, repeats).astype(np.float64)
     widest = max(1, *map(len, sources))
     predecessors = np.full((len(instances), widest), -1, np.int32)
     for i, before in enumerate(sources):
         predecessors[i, : len(before)] = before
-    return Workload(build(Op, **stacked), predecessors, tuple(names), tuple(row_of))
+    several = tuple(repeats) if repeats and set(repeats) != {1} else ()
+    return Workload(build(Op, **stacked), predecessors, tuple(names), tuple(row_of), several)
 
 
 def _is_jax(*values: Any) -> bool:
