@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from kpu_jax.base.compilation import ONCE_LOOP, jit_for
 from kpu_jax.base.errors import InfeasibleError, KPUError
 from kpu_jax.base.pytree import is_traced
 from kpu_jax.explore.mapping_search import best_mapping
@@ -17,7 +16,7 @@ from kpu_jax.mapping.legality import explain
 from kpu_jax.model.evaluate import criticality
 from kpu_jax.workload import Op, check_op
 
-_compiled = jit_for(ONCE_LOOP)(criticality)
+_compiled = jax.jit(criticality)
 
 
 def critical_path(cfg: KPUConfig, gemm: Op, mapping: Mapping | None = None) -> dict[str, Any]:

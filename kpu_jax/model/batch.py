@@ -19,7 +19,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_batching import custom_vmap
 
-from kpu_jax.base.compilation import ONCE_LOOP, jit_for
 from kpu_jax.engines.rates import Rates, rates_of
 from kpu_jax.hardware import preset
 from kpu_jax.mapping import Mapping
@@ -153,7 +152,7 @@ def _rough_steps(p: Problem) -> Scalar:
     return steps
 
 
-@jit_for(ONCE_LOOP)
+@jax.jit
 def _alone(cfg: Any, op: Any, mapping: Any) -> Any:
     return exact_cycles(_context(problem_of(cfg, op, mapping)))[0]
 

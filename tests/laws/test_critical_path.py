@@ -12,7 +12,6 @@ from law_cases import MOST_PASSES, bounded
 from strategies import Triple, in_chunks, passes_of, random_triples, take
 
 import kpu_jax as kpu
-from kpu_jax.base.compilation import ONCE_LOOP, jit_for
 from kpu_jax.base.pytree import get_path
 from kpu_jax.hardware.fields import FIELDS
 from kpu_jax.model.batch import exact_cycles_of
@@ -30,7 +29,7 @@ SLOWER = {
 }
 
 
-split = jit_for(ONCE_LOOP)(jax.vmap(criticality))
+split = jax.jit(jax.vmap(criticality))
 
 
 @functools.cache
@@ -42,7 +41,7 @@ def cases(count: int) -> tuple[Triple, Any]:
     assert len(kept) == count
     triples = Triple(*(take(tree, kept) for tree in triples))
     with jax.enable_x64(True):
-        return triples, split(*triples)
+        return triples, jax.tree.map(np.asarray, split(*triples))
 
 
 @pytest.mark.parametrize("count", [60, pytest.param(2000, marks=pytest.mark.long)])
@@ -50,7 +49,7 @@ def test_the_parts_add_up_to_the_exact_time(count):
     triples, (cycles, parts, status, _) = cases(count)
     assert not np.any(status)
     np.testing.assert_allclose(cycles, exact_cycles_of(*triples) * triples.op.count, rtol=1e-13)
-    np.testing.assert_allclose(np.sum([np.asarray(parts[e]) for e in ENGINES], axis=0), cycles, rtol=1e-12)
+    np.testing.assert_allclose(np.sum([parts[e] for e in ENGINES], axis=0), cycles, rtol=1e-12)
     assert all(np.min(part) >= 0 for part in parts.values())
     assert all(np.max(part) > 0 for part in parts.values()), "every engine class is critical somewhere"
 
@@ -71,7 +70,7 @@ def test_a_part_is_the_derivative_by_the_engine_s_slowness(engine):
     straight = np.abs(up - 2 * now + down) <= 1e-11 * now  # else a tie: another path becomes critical
     assert np.mean(straight) > 0.5
     slope = (up - down) / (2 * step)
-    np.testing.assert_allclose(slope[straight], np.asarray(parts[engine])[straight], rtol=1e-4, atol=1e-5 * np.max(now))
+    np.testing.assert_allclose(slope[straight], parts[engine][straight], rtol=1e-4, atol=1e-5 * np.max(now))
 
 
 def test_one_call_names_the_bottleneck():

@@ -15,7 +15,7 @@ from kpu_jax.engines.rates import rates_of
 from kpu_jax.hardware import preset
 from kpu_jax.mapping import Mapping
 from kpu_jax.model.batch import exact_cycles_of, problem_of
-from kpu_jax.model.evaluate import floats, rate_of
+from kpu_jax.model.evaluate import evaluate, floats, rate_of
 from kpu_jax.model.exact import exact_cycles, exact_slopes
 from kpu_jax.model.moves import context
 from kpu_jax.model.timing import by_engines
@@ -92,3 +92,18 @@ def test_leaps_carry_the_slopes_along(count):
     apart = np.max(np.abs(by_leaps - by_walking), axis=1) / walked
     print(f"{np.mean(apart < 1e-9):.3f} of {count} splits agree")
     assert np.mean(apart < 1e-9) > 0.9
+
+
+@pytest.mark.parametrize("count", [60, pytest.param(1000, marks=pytest.mark.long)])
+def test_float32_keeps_a_millionth(count):
+    """In the ambient precision of a user's own jit, over schedules of up to a million passes."""
+    triples = random_triples(42, 3 * count, fitting=1.0)
+    fits = in_chunks(bounded, *triples).status_code == 0
+    kept = np.flatnonzero(fits & (passes_of(triples) <= 1e6))[:count]
+    triples = Triple(*(take(tree, kept) for tree in triples))
+    expected = exact_cycles_of(*triples)
+    got = np.asarray(jax.jit(jax.vmap(lambda *t: evaluate(*t, exact=True).cycles))(*triples), np.float64) / triples.op.count
+    compared = np.isfinite(got)  # float32 may lose a byte of a capacity
+    print(f"at most {np.max(np.abs(got / expected - 1)[compared]):.2g} apart, up to {np.max(passes_of(triples)):.2g} passes")
+    assert np.mean(compared) > 0.99
+    np.testing.assert_allclose(got[compared], expected[compared], rtol=1e-6)
