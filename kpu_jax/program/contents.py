@@ -80,15 +80,18 @@ def _work(program: Program) -> tuple[np.ndarray, np.ndarray]:
 def _raise_difference(program: Program, expected: Program) -> None:
     """Name the first instruction that the mapping lacks, or where one of the mapping's is missing."""
     rows, given = _work(program)
-    left = Counter(map(tuple, (wanted := _work(expected))[1].tolist()))
+    wanted = _work(expected)
+    left = Counter(map(tuple, wanted[1].tolist()))
     for i, what in sorted(zip(rows.tolist(), map(tuple, given.tolist()), strict=True)):
         left[what] -= 1
         if left[what] < 0:
             trouble(program)(i, f"is not among the mapping's moves between the passes around it ({what[0]} before it)")
-    missing, (before, *_) = min((i, what) for i, what in zip(wanted[0].tolist(), map(tuple, wanted[1].tolist()), strict=True) if left[what])
+    theirs = zip(wanted[0].tolist(), map(tuple, wanted[1].tolist()), strict=True)
+    missing, (before, *_) = min((i, what) for i, what in theirs if left[what] > 0)
     passes = np.flatnonzero(program.opcode == Opcode.FABRIC_PASS)
     i = int(passes[before]) if before < len(passes) else len(program) - 1
-    trouble(program)(i, f"comes, and this is missing before it: {' '.join(instruction_text(expected, missing).split()[1:])}; instruction {i}")
+    lacking = " ".join(instruction_text(expected, missing).split()[1:])
+    trouble(program)(i, f"comes before a move of the mapping that is missing, {lacking}")
 
 
 def _words(step: Step) -> str:
