@@ -37,6 +37,7 @@ class Block:
         self.writers: dict[int, int] = {}  # lane -> last instruction
         self.readers: dict[int, int] = {}
         self.pieces: dict[Key, float] = {}  # [byte]
+        self.left = -1  # passes before C last left from here
 
 
 class Capacity(NamedTuple):
@@ -119,7 +120,9 @@ class Residency:
             self._read_bias(i, source, key, inwards)
             self._write_bias(i, target, key)
             return
-        self._read(i, source, operand, key, inwards)
+        left = self._read(i, source, operand, key, inwards)
+        if left is not None and not inwards:
+            left.left = self.passed
         if opcode == Opcode.BM_ACCUMULATE_TILE:
             self._read(i, target, operand, key, inwards)
         if row["bias_read"] > 0:
@@ -194,16 +197,18 @@ class Residency:
             self.trouble(i, f"moves {self._words(Operand.BIAS, name)}, where the passes use {self._words(Operand.BIAS, used)}")
         return self._name(memory, Operand.C, of_pass)
 
-    def _read(self, i: int, memory: str, x: Operand, key: Key, inwards: bool) -> None:
+    def _read(self, i: int, memory: str, x: Operand, key: Key, inwards: bool) -> Block | None:
+        """The block, or None if it is the operation's own data."""
         name = self._name(memory, x, key)
         place, visit = self._place(i, memory, x, name, inwards)
         block = self.held.get((memory, x, place))
         if block is None or block.visit != visit or block.name != name or not block.writers:
             if not self._always_there(memory, x, key):
                 self.trouble(i, f"reads {self._words(x, name)} in {memory} before it is there")
-            return
+            return None
         self._await_writers(i, memory, x, block)
         block.readers[self.lane[i]] = i
+        return block
 
     def _await_writers(self, i: int, memory: str, x: Operand, block: Block) -> None:
         for lane, writer in block.writers.items():
@@ -235,6 +240,9 @@ class Residency:
         name = self._name(memory, x, key)
         place, visit = self._place(i, memory, x, name, inwards)
         block = self._occupy(i, memory, x, place, visit, name)
+        gone = block.left == self.passed or (memory == "dram" and block.left >= 0)  # to the host it goes once
+        if not inwards and gone:
+            self.trouble(i, f"writes {self._words(x, name)} to {memory} after it left from there, with older sums")
         block.writers[self.lane[i]] = i
         block.pieces[key] = size
         if isinstance(place, int):

@@ -180,6 +180,32 @@ def test_the_result_leaves_and_the_operation_is_done_whole():
         check_program(SMALL, halted)
 
 
+def swapped(program, i):
+    """The program with instructions i and i + 1 in the other order; for the second, the first waits for what its engine did before."""
+    earlier = np.flatnonzero(program.engine[:i] == program.engine[i])
+    order = np.arange(len(program))
+    order[[i, i + 1]] = i + 1, i
+    columns = {name: column[order].copy() for name, column in program.columns().items()}
+    needs = np.where(np.isin(columns["needs"], (i, i + 1)), 2 * i + 1 - columns["needs"], columns["needs"])
+    needs[i] = np.where(needs[i] >= i, earlier[-1] if len(earlier) else -1, needs[i])
+    return program.replace(**{**columns, "needs": needs})
+
+
+@pytest.mark.parametrize("first", [Opcode.STR_DRAIN_OUTPUT, Opcode.BM_WRITEBACK_TILE, Opcode.DMA_STORE_TILE])
+def test_what_leaves_is_the_newest(first):
+    cfg = SMALL.replace({"on_chip_memory.l3.tile_capacity_kb": 64})
+    mapping = kpu.Mapping(l3_tile=(32, 16, 8), l2_tile=(16, 16, 8), l3_order="kmn", l2_order="kmn")
+    program = kpu.program.build(cfg, kpu.Gemm(32, 32, 16, dtype="int8", data_on="host"), mapping)
+    check_program(cfg, program)
+    second = {Opcode.STR_DRAIN_OUTPUT: Opcode.BM_WRITEBACK_TILE, Opcode.BM_WRITEBACK_TILE: Opcode.DMA_STORE_TILE}
+    follows = second.get(first, Opcode.HOST_STORE_TILE)
+    pairs = np.flatnonzero((program.opcode[:-1] == first) & (program.opcode[1:] == follows))
+    assert len(pairs)
+    broken = swapped(program, int(pairs[-1]))
+    with pytest.raises(KPUError, match="after it left from there"):
+        check_program(cfg, broken)
+
+
 def test_a_bias_waits_and_is_waited_for():
     feeds = np.flatnonzero((PROGRAM.opcode == Opcode.STR_BROADCAST_COL) & (PROGRAM.operand == Operand.BIAS))
     i = int(feeds[-1])  # its columns have had their bias before, for another block of C
