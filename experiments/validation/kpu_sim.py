@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 
 from experiments.validation import tables
-from experiments.validation.kpu_sim_program import Setting, first_queues, instruction_count, program_of
+from experiments.validation.kpu_sim_program import MOST, Setting, check_setting, first_queues, program_of
 from kpu_jax.base.errors import KPUError, shown
-from kpu_jax.program import MOST_INSTRUCTIONS, Engine, Opcode, Operand, execute_durations
+from kpu_jax.program import Engine, Opcode, Operand, execute_durations
 
 BUSY = {"dma_busy": Engine.DMA, "bm_busy": Engine.BLOCK_MOVER, "str_busy": Engine.STREAMER, "comp_busy": Engine.FABRIC}
 RESULTS = ("n_instr", "dma_total_bytes", "bm_bytes", "makespan_cycles", *BUSY)
@@ -66,11 +66,9 @@ def trace(s: Setting) -> list[tuple[str, ...]]:
 def settings_in(file: str) -> Iterator[tuple[int, Setting, dict[str, int]]]:
     """(line, setting, kpu-sim's results) of every row."""
     for line, cells in tables.read_table(file, (*Setting._fields, *RESULTS)):
-        low = dict.fromkeys(Setting._fields, 1) | {"tile_caching": 0}
-        values = {name: tables.integer(file, line, name, cells[name], low[name]) for name in Setting._fields}
-        setting = Setting(**values)
-        if (most := instruction_count(setting)) > MOST_INSTRUCTIONS:
-            raise KPUError(f"{file}, line {line}: expands to up to {most:,} instructions, more than {MOST_INSTRUCTIONS:,}")
+        values = {name: tables.integer(file, line, name, cells[name], 1, high) for name, high in MOST.items()}
+        setting = Setting(**values, tile_caching=tables.flag(file, line, "tile_caching", cells["tile_caching"]))
+        check_setting(f"{file}, line {line}", setting)
         yield line, setting, {name: tables.integer(file, line, name, cells[name]) for name in RESULTS}
 
 
@@ -104,7 +102,7 @@ def setting_of(file: str, dims: str | None, cache: bool | None) -> Setting:
             numbers = []
         if len(numbers) != 7 or min(numbers) < 1:
             raise KPUError(f"--dims {shown(dims)}: write seven integers M,N,K,Ti,Tj,Tk,systolic of at least 1")
-        return Setting(*numbers, tile_caching=int(cache is not False))
+        return check_setting(f"--dims {dims}", Setting(*numbers, tile_caching=int(cache is not False)))
     found = NAME.search(Path(file).name)
     if not found:
         raise KPUError(f"{file}: the name gives no sizes as trace_32x32x32_t16_s16_cache.csv does: say --dims M,N,K,Ti,Tj,Tk,systolic")
@@ -112,7 +110,7 @@ def setting_of(file: str, dims: str | None, cache: bool | None) -> Setting:
     if 0 in (*product, ti, side):
         raise KPUError(f"{file}: the sizes in the name must be at least 1")
     caching = found[8] == "cache" if cache is None else cache
-    return Setting(*product, ti, tj or ti, tk or ti, side, tile_caching=int(caching))
+    return check_setting(file, Setting(*product, ti, tj or ti, tk or ti, side, tile_caching=int(caching)))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

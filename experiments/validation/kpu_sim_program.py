@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 import kpu_jax as kpu
-from kpu_jax.program import Engine, Need, Opcode, Operand, Program
+from kpu_jax.base.errors import KPUError, shown
+from kpu_jax.program import MOST_INSTRUCTIONS, Engine, Need, Opcode, Operand, Program
 from kpu_jax.program.program import NO_NEED, empty_columns
 
 
@@ -38,6 +39,17 @@ class Setting(NamedTuple):
     str_bus: int = 64
 
 
+_SIDE, _ENGINES, _WIDTH = 2**20, 2**12, 2**20
+MOST = {
+    **dict.fromkeys(("M", "N", "K", "Ti", "Tj", "Tk", "systolic"), _SIDE),
+    "elem_size": 2**10,
+    **dict.fromkeys(("channels", "block_movers", "streamers"), _ENGINES),
+    **dict.fromkeys(("dma_bus", "bm_bus", "str_bus"), _WIDTH),
+}
+"""The largest numbers of a setting."""
+MOST_WAITS = 10**8  # entries of a table of instructions x engines
+
+
 class Line(NamedTuple):
     """One instruction; `queue` is an engine of its class."""
 
@@ -58,6 +70,23 @@ def instruction_count(s: Setting) -> int:
     """Most instructions (and passes of the fabric) that the program of a setting can have."""
     mt, nt, kt = -(-s.M // s.Ti), -(-s.N // s.Tj), -(-s.K // s.Tk)
     return mt * nt * (8 * kt + 10) + 1
+
+
+def check_setting(where: str, s: Setting) -> Setting:
+    """The setting, or a `KPUError` that begins with `where` if its program is more than this computer should take on."""
+    for name, high in MOST.items():
+        if not 1 <= (value := getattr(s, name)) <= high:
+            raise KPUError(f"{where}, {name} = {shown(value)}: must be an integer of at least 1 and at most {high}")
+    count, engines = instruction_count(s), first_queues(s)[-1]
+    if count > MOST_INSTRUCTIONS:
+        raise KPUError(f"{where}: expands to up to {count:,} instructions, more than {MOST_INSTRUCTIONS:,}")
+    if count * engines > MOST_WAITS:
+        raise KPUError(f"{where}: {count:,} instructions on {engines:,} engines are too many at once: take larger tiles or fewer engines")
+    h, w, d = min(s.Ti, s.M), min(s.Tj, s.N), min(s.Tk, s.K)
+    longest = max(h * h * d, h * w, h * d, d * w) * max(4, s.elem_size)
+    if count * longest > 2**53:
+        raise KPUError(f"{where}: may take more than 2^53 cycles, up to which times are exact")
+    return s
 
 
 def lines(s: Setting) -> Iterator[Line]:

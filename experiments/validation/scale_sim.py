@@ -23,12 +23,14 @@ import numpy as np
 
 import kpu_jax as kpu
 from experiments.validation import tables
-from kpu_jax.base.errors import check_choice
+from kpu_jax.base.errors import MAX_DIMENSION, MAX_MACS, KPUError, check_choice
+from kpu_jax.hardware.fields import FIELDS
 from kpu_jax.mapping.visits import lay_out
 
 SIZES = ("M", "N", "K", "rows", "cols")
 CYCLES = ("folds", "total_cycles")
 ACCESSES = ("sram_ifmap_reads", "sram_filter_reads", "sram_ofmap_writes")  # of A, B and C
+MOST = dict.fromkeys(("M", "N", "K"), MAX_DIMENSION) | {x: int(FIELDS[f"compute.processor_array.{x}"].high) for x in ("rows", "cols")}
 DATAFLOWS = {"os": "output_stationary", "ws": "weight_stationary", "is": "input_stationary"}
 ONE_BYTE = {"dtype": "int8", "acc_dtype": "int8"}  # bytes count elements
 
@@ -61,10 +63,13 @@ def check_table(file: str) -> int:
     """Compare every row of a table of results."""
     mismatches, rows = [], tables.read_table(file, (*SIZES, "dataflow", *CYCLES))
     for line, cells in rows:
-        sizes = {name: tables.integer(file, line, name, cells[name], 1) for name in SIZES}
+        sizes = {name: tables.integer(file, line, name, cells[name], 1, MOST[name]) for name in SIZES}
         flow = check_choice(f"{file}, line {line}, dataflow", cells["dataflow"].lower(), DATAFLOWS)
         given = [name for name in (*CYCLES, *ACCESSES) if name in cells]
         expected = {name: tables.integer(file, line, name, cells[name]) for name in given}
+        macs = sizes["M"] * sizes["N"] * sizes["K"]
+        if macs > MAX_MACS:
+            raise KPUError(f"{file}, line {line}, M x N x K = {macs:,}: must be at most 2^53, up to which counts are exact")
         if text := tables.differences(expected, results(**sizes, dataflow=flow)):
             mismatches.append(f"line {line}: {text}; {sizes}, {flow}")
     return tables.report(len(rows), mismatches)

@@ -40,6 +40,8 @@ def read_table(path: str | Path, columns: Sequence[str]) -> list[tuple[int, dict
             continue
         if header is None:
             header = cells
+            if twice := [name for i, name in enumerate(header) if name in header[:i]]:
+                raise KPUError(f"{file}, line {number}: the column {twice[0] or 'without a name'} stands there twice")
             if missing := [name for name in columns if name not in header]:
                 raise KPUError(f"{file}: lacks the columns {', '.join(missing)}; it needs {', '.join(columns)}")
             continue
@@ -63,9 +65,19 @@ def integer(file: str | Path, line: int, column: str, cell: str, low: int = 0, h
     return int(value)
 
 
+def flag(file: str | Path, line: int, column: str, cell: str) -> int:
+    """0 or 1 from a cell that says 0, 1, true or false, or a `KPUError` naming the file, the line and the column."""
+    values = {"0": 0, "1": 1, "false": 0, "true": 1}
+    if cell.lower() not in values:
+        raise KPUError(f"{file}, line {line}, {column} = {shown(cell)}: must be 0, 1, true or false")
+    return values[cell.lower()]
+
+
 def report(rows: int, mismatches: Iterable[str]) -> int:
     """Print `rows N mismatches X` and the first mismatches; returns the exit status, 1 if there are any."""
     found = list(mismatches)
+    if not rows:
+        print("note: the file has a header and no rows: nothing was compared", file=sys.stderr)
     print(f"rows {rows} mismatches {len(found)}")
     for line in found[:SHOWN]:
         print(f"  {line}")

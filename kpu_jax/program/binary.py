@@ -17,6 +17,7 @@ import numpy as np
 from kpu_jax.base.errors import KPUError
 from kpu_jax.base.files import file_path
 from kpu_jax.base.outputs import new_files
+from kpu_jax.program.columns import check_columns
 from kpu_jax.program.header import SECTIONS, check_section, header_fields, header_of
 from kpu_jax.program.program import COLUMNS, Program
 
@@ -27,8 +28,14 @@ _DIGEST = hashlib.sha256().digest_size
 
 
 def save_program(program: Program, path: Any) -> None:
-    """Write `program` to the file `path`, whole or not at all. `KPUError` if it cannot be written."""
+    """Write `program` to the file `path`, whole or not at all.
+
+    Raises `KPUError` if it is no program, or its folder does not exist or cannot be written.
+    """
+    check_columns(program)
     file = file_path(path)
+    if not file.parent.is_dir():
+        raise KPUError(f"{file}: there is no folder {file.parent}: make it first")
     columns = {name: np.ascontiguousarray(column, _stored(name)) for name, column in program.columns().items()}
     header: dict[str, Any] = {**header_of(program), "labels": list(program.labels)}
     header["columns"] = [[name, column.dtype.str, list(column.shape)] for name, column in columns.items()]
@@ -75,24 +82,41 @@ def _decode(data: bytes) -> Program:
     start = _PREFIX.size + length
     if len(data) < start + _DIGEST:
         raise KPUError(f"cut off: {len(data):,} [byte] end within the header")
+    intact = hashlib.sha256(memoryview(data)[:-_DIGEST]).digest() == data[-_DIGEST:]
     try:
-        header = json.loads(data[_PREFIX.size : start])
-        shapes = {name: (np.dtype(dtype), tuple(map(int, shape))) for name, dtype, shape in header["columns"]}
-        labels = tuple(map(str, header["labels"]))
-        sizes = {name: dtype.itemsize * math.prod(shape) for name, (dtype, shape) in shapes.items()}
-    except (ValueError, TypeError, KeyError):
-        raise KPUError("damaged: its header is not what kpu_jax writes") from None
+        header, shapes = _read_header(data[_PREFIX.size : start])
+    except KPUError:
+        if intact:
+            raise
+        raise KPUError("damaged: its checksum is not that of its contents") from None
+    sizes = {name: _stored(name).itemsize * math.prod(shape) for name, shape in shapes.items()}
     whole = start + sum(sizes.values()) + _DIGEST
     if len(data) != whole:
         raise KPUError(f"{'cut off' if len(data) < whole else 'damaged'}: {len(data):,} [byte] instead of {whole:,}")
-    if hashlib.sha256(memoryview(data)[:-_DIGEST]).digest() != data[-_DIGEST:]:
+    if not intact:
         raise KPUError("damaged: its checksum is not that of its contents")
-    if list(shapes) != list(COLUMNS) or any(dtype != _stored(name) for name, (dtype, _) in shapes.items()):
-        raise KPUError("damaged: its columns are not those of a program")
     columns: dict[str, np.ndarray] = {}
-    for name, (dtype, shape) in shapes.items():
-        column = np.frombuffer(data, dtype, math.prod(shape), start).reshape(shape)
+    for name, shape in shapes.items():
+        column = np.frombuffer(data, _stored(name), math.prod(shape), start).reshape(shape)
         columns[name] = column.astype(COLUMNS[name])
         start += sizes[name]
     sections = {section: check_section(section, header.get(section)) for section in SECTIONS}
-    return Program(**header_fields(sections), **columns, labels=labels)
+    program = Program(**header_fields(sections), **columns, labels=tuple(header["labels"]))
+    check_columns(program)
+    return program
+
+
+def _read_header(text: bytes) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]:
+    """(the header, the shape of every column), or a `KPUError` unless it is one that `save_program` writes."""
+    try:
+        header = json.loads(text)
+        columns = [(name, dtype, tuple(shape)) for name, dtype, shape in header["columns"]]
+        labels = header["labels"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise KPUError("damaged: its header is not what kpu_jax writes") from None
+    sides = [side for _, _, shape in columns for side in shape]
+    if not all(isinstance(side, int) and 0 <= side < 2**31 for side in sides) or not isinstance(labels, list):
+        raise KPUError("damaged: its header is not what kpu_jax writes")
+    if [(name, dtype) for name, dtype, _ in columns] != [(name, _stored(name).str) for name in COLUMNS]:
+        raise KPUError("damaged: its columns are not those of a program")
+    return header, {name: shape for name, _, shape in columns}

@@ -15,13 +15,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kpu_jax.base.errors import KPUError
+from kpu_jax.base.errors import KPUError, is_number, plain, shown
 from kpu_jax.base.pytree import is_traced
 from kpu_jax.engines.rates import rates_of
 from kpu_jax.hardware import KPUConfig, check_config
 from kpu_jax.program.durations import Durations, durations
 from kpu_jax.program.isa import Engine, Need
 from kpu_jax.program.program import Program
+from kpu_jax.program.structure import check_chip, trouble
 from kpu_jax.program.timeline import Timeline, Wait
 from kpu_jax.program.wiring import Wiring, wire
 
@@ -125,26 +126,49 @@ def execute(cfg: KPUConfig, program: Program) -> Timeline:
     """Run `program` on chip `cfg`: when each instruction starts and ends, how busy engines are, and why they idle.
 
     The chip may differ from the one that the program was built for in all that sets durations (clocks, buses,
-    bandwidths, engine counts, latencies); see `check_program` for what it must have. Computes in float64 on the
-    host's behalf and returns NumPy. Raises `KPUError` for arguments of the wrong kind.
+    bandwidths, engine counts, latencies), but not in its array and its bursts. Computes in float64 on the host's behalf
+    and returns NumPy. Raises `KPUError` for arguments of the wrong kind, and with the number and the text of the first
+    instruction that cannot be served: numbers that mean nothing, needs that come later, engines that the chip lacks.
+    Whether blocks are there when they are read, and room for them, only `check_program` looks at: it follows them one by one.
     """
     check_config(cfg)
-    if not isinstance(program, Program):
-        raise KPUError(f"execute takes a Program, got {type(program).__name__}: make one with kpu.program.build")
     if is_traced(cfg, program) or np.ndim(cfg.compute.tile_count):
         raise KPUError("execute takes one concrete chip; under jit, vmap or grad use kpu.program.cycles on kpu.program.wire(program)")
+    wiring = wire(program)
+    check_chip(cfg, program)
     cfg = jax.tree.map(lambda v: np.asarray(v, np.float64), cfg)
     with jax.enable_x64(True):
-        timeline = _account(cfg, program.op, program.mapping.dataflow, wire(program))
+        timeline = _account(cfg, program.op, program.mapping.dataflow, wiring)
     return timeline.first_rows(len(program))
 
 
 def execute_durations(program: Program, hold: np.ndarray, delay: np.ndarray | float = 0.0) -> Timeline:
-    """The same with durations [n] from outside, in any unit of time: for machines with other rules than ours."""
+    """The same with durations [n] from outside, in any unit of time: for machines with other rules than ours.
+
+    `delay`: from the end of the hold to completion, [n] or one for all. Raises `KPUError` unless durations are finite numbers
+    of at least 0, one per instruction, and as `wire` does; engines may be as many as the program says.
+    """
     wiring = wire(program, kind_per_instruction=True)
     missing = len(wiring.kinds.engine) - len(program)
-    holds = np.pad(np.asarray(hold, np.float64), (0, missing))
-    delays = np.pad(np.broadcast_to(np.asarray(delay, np.float64), np.shape(hold)), (0, missing))
+    holds = np.pad(_durations("hold", hold, program), (0, missing))
+    delays = np.pad(_durations("delay", np.broadcast_to(delay, len(program)) if np.ndim(delay) == 0 else delay, program), (0, missing))
     with jax.enable_x64(True):
         timeline = _account_durations(wiring, Durations(holds, delays, holds, holds >= 0))
     return timeline.first_rows(len(program))
+
+
+def _durations(name: str, given: Any, program: Program) -> np.ndarray:
+    """[n] float64, or a `KPUError` naming what is wrong."""
+    try:
+        array = np.asarray(given)
+    except ValueError:
+        array = np.zeros(0, object)
+    if not is_number(array) or array.shape != (len(program),):
+        got = f"an array of {array.dtype}, shape {array.shape}" if array.size else shown(given)
+        raise KPUError(f"{name} must be {len(program)} numbers, one per instruction [time], got {got}")
+    wrong = np.flatnonzero(~np.isfinite(array) | (array < 0))
+    if len(wrong):
+        i = int(wrong[0])
+        number = plain(array[i]) if np.isfinite(array[i]) else array[i]
+        trouble(program)(i, f"has {name} = {number}, which must be a finite time of at least 0")
+    return array.astype(np.float64)

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from kpu_jax.base.validation import check_type
 from kpu_jax.program.isa import Need, Opcode
 
 NO_NEED = -1  # pads `needs`
@@ -106,10 +107,13 @@ jax.tree_util.register_dataclass(Program, data_fields=[*HEADER, *COLUMNS], meta_
 
 
 def same_program(a: Program, b: Program) -> bool:
-    """Do two programs have the same header, columns (values and dtypes) and labels?"""
-    if a.labels != b.labels:
+    """Do two programs have the same header, columns (values and dtypes) and labels? `KPUError` for anything else."""
+    for program in (a, b):
+        check_type("the program", program, Program, "make one with kpu.program.build")
+    (ours, structure), (theirs, other) = jax.tree.flatten(a), jax.tree.flatten(b)
+    if structure != other:  # type: ignore[operator]
         return False
-    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    pairs = zip(ours, theirs, strict=True)
     return all(np.shape(x) == np.shape(y) and np.asarray(x).dtype == np.asarray(y).dtype and np.array_equal(x, y) for x, y in pairs)
 
 

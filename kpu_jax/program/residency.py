@@ -3,8 +3,11 @@
 Follows the blocks through the memories in program order. Every operand has one or two places per memory (by the mapping's
 buffering), which its visits take in turn; a visit lasts as long as the fabric's passes use one block. A move inwards is for
 the pass that follows it, a move of C outwards for the pass before it. An instruction knows that another is complete if it
-waits for it, or for one that knows, or if an earlier instruction of its queue does. The bias of a column is the same whenever
-it comes: it counts as there from its first load on.
+waits for it, or for one that knows, or if an earlier instruction of its queue does.
+
+The bias of a block of C comes with the block's first visit, into the block's place, and waits until that is free. From then on
+it counts as there until the block is complete, also while other blocks have the place. Where C lies in L3 throughout, its
+bias does too: there is no place in L3 that it would wait for.
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ class Block:
         self.writers: dict[int, int] = {}  # lane -> last instruction
         self.readers: dict[int, int] = {}
         self.pieces: dict[Key, float] = {}  # [byte]
+        self.left = -1  # passes before C last left from here
 
 
 class Capacity(NamedTuple):
@@ -56,6 +60,8 @@ class Residency:
         self.places = {memory: 1 + int(double) for memory, double in doubles.items()}
         self.location = {Operand.A: int(self.op.loc_a), Operand.B: int(self.op.loc_b), Operand.C: int(self.op.loc_c)}
         self.held: dict[tuple[str, Operand, Any], Block] = {}  # by memory, operand and place
+        passes = program.opcode == Opcode.FABRIC_PASS
+        self.steps = np.column_stack([program.batch[passes], program.tile[passes].reshape(-1, 9)])  # [pass, 10] indices
         self.visits = self._visits()
         self.passed = 0  # passes so far
         queue = np.unique(program.queue, return_inverse=True)[1]
@@ -78,14 +84,12 @@ class Residency:
 
     def _visits(self) -> dict[tuple[str, Operand], list[int]]:
         """[pass] which visit to a memory it belongs to, from 1, by operand."""
-        passes = self.program.opcode == Opcode.FABRIC_PASS
-        table = np.concatenate([self.program.batch[passes, None], self.program.tile[passes].reshape(-1, 9)], axis=1)
         visits = {}
         for memory in ("l3", "l2", "l1"):
             for x in (Operand.A, Operand.B, Operand.C):
                 depth = len(AXES) * DEPTH[memory]
                 own = [0] + [1 + i for i in range(depth) if AXES[i % len(AXES)] in OPERAND_AXES[x.name]]
-                visits[memory, x] = np.cumsum(changes(table[:, own])).tolist() if len(table) else []
+                visits[memory, x] = np.cumsum(changes(self.steps[:, own])).tolist() if len(self.steps) else []
         return visits
 
     def _rows(self) -> Iterator[tuple[int, list[int], dict[str, Any]]]:
@@ -112,11 +116,17 @@ class Residency:
         source, target = route(opcode, operand)
         self._check_size(i, operand, 4 - max(DEPTH[source], DEPTH[target]), key, row)
         inwards = INWARDS.index(source) < INWARDS.index(target)
-        self._read(i, source, operand, key, inwards)
+        if operand == Operand.BIAS:
+            self._read_bias(i, source, key, inwards)
+            self._write_bias(i, target, key)
+            return
+        left = self._read(i, source, operand, key, inwards)
+        if left is not None and not inwards:
+            left.left = self.passed
         if opcode == Opcode.BM_ACCUMULATE_TILE:
             self._read(i, target, operand, key, inwards)
         if row["bias_read"] > 0:
-            self._read(i, "l1", Operand.BIAS, key, inwards)
+            self._read_bias(i, "l1", key, inwards)
         size = row["bytes"]
         if target == "l2":  # of the first compute tile
             size = row["height"] * row["width"] * self.blocks.bytes.get(operand.name, self.blocks.acc_bytes)
@@ -141,7 +151,7 @@ class Residency:
             if self.blocks.bytes[x.name]:
                 self._read(i, "l1", x, key, True)
         if self.op.has_bias:
-            self._read(i, "l1", Operand.BIAS, key, True)
+            self._read_bias(i, "l1", key, True)
         self._write(i, "l1", Operand.C, key, 0, True)
         place, _ = self._place(i, "l1", Operand.C, (), True)
         for lane, writer in self.held["l1", Operand.C, place].writers.items():
@@ -156,8 +166,6 @@ class Residency:
 
     def _always_there(self, memory: str, x: Operand, key: Key) -> bool:
         """Data of the operation's own, and padding."""
-        if x == Operand.BIAS:
-            return memory == "dram"
         if memory == "l3" and self.location[x] == L3:
             return True
         if memory in ("host", "dram") and x != Operand.C:
@@ -169,30 +177,79 @@ class Residency:
 
     def _place(self, i: int, memory: str, x: Operand, name: Key, inwards: bool) -> tuple[Any, int]:
         """(place, visit) of the block that instruction i touches in a memory; blocks that stay have a place each."""
-        if memory not in self.places or x == Operand.BIAS or (memory == "l3" and self.location[x] == L3):
+        if memory not in self.places or (memory == "l3" and self.location[x] == L3):
             return name, 0
-        visits = self.visits[memory, x]
-        step = self.passed - (not inwards)
-        if not 0 <= step < len(visits):
-            self.trouble(i, f"moves {self._words(x, name)}, and no pass {'follows' if inwards else 'came before'}")
-        return visits[step] % self.places[memory], visits[step]
+        visit = self.visits[memory, x][self._step(i, x, name, inwards)]
+        return visit % self.places[memory], visit
 
-    def _read(self, i: int, memory: str, x: Operand, key: Key, inwards: bool) -> None:
+    def _step(self, i: int, x: Operand, name: Key, inwards: bool) -> int:
+        """The pass that an instruction moves its block for."""
+        step = self.passed - (not inwards)
+        if not 0 <= step < len(self.steps):
+            self.trouble(i, f"moves {self._words(x, name)}, and no pass {'follows' if inwards else 'came before'}")
+        return step
+
+    def _biased(self, i: int, memory: str, key: Key, inwards: bool) -> Key:
+        """The block of C whose bias instruction i touches in a memory."""
+        name = self._name(memory, Operand.BIAS, key)
+        of_pass = tuple(self.steps[self._step(i, Operand.BIAS, name, inwards)].tolist())
+        if name != (used := self._name(memory, Operand.BIAS, of_pass)):
+            self.trouble(i, f"moves {self._words(Operand.BIAS, name)}, where the passes use {self._words(Operand.BIAS, used)}")
+        return self._name(memory, Operand.C, of_pass)
+
+    def _read(self, i: int, memory: str, x: Operand, key: Key, inwards: bool) -> Block | None:
+        """The block, or None if it is the operation's own data."""
         name = self._name(memory, x, key)
         place, visit = self._place(i, memory, x, name, inwards)
         block = self.held.get((memory, x, place))
-        if block is None or block.visit != visit or block.name != name:
+        if block is None or block.visit != visit or block.name != name or not block.writers:
             if not self._always_there(memory, x, key):
                 self.trouble(i, f"reads {self._words(x, name)} in {memory} before it is there")
-            return
+            return None
+        self._await_writers(i, memory, x, block)
+        block.readers[self.lane[i]] = i
+        return block
+
+    def _await_writers(self, i: int, memory: str, x: Operand, block: Block) -> None:
         for lane, writer in block.writers.items():
             if self.known[lane] < writer:
-                self.trouble(i, f"reads {self._words(x, name)} in {memory} without waiting for instruction {writer}, which writes it")
-        block.readers[self.lane[i]] = i
+                what = f"reads {self._words(x, block.name)} in {memory} without waiting for instruction {writer}, which writes it"
+                self.trouble(i, what)
+
+    def _read_bias(self, i: int, memory: str, key: Key, inwards: bool) -> None:
+        if memory == "dram":
+            return
+        name = self._biased(i, memory, key, inwards)
+        block = self.held.get((memory, Operand.BIAS, name))
+        if block is None:
+            self.trouble(i, f"reads {self._words(Operand.BIAS, self._name(memory, Operand.BIAS, key))} in {memory} before it is there")
+            return
+        self._await_writers(i, memory, Operand.BIAS, block)
+        place, visit = self._place(i, memory, Operand.C, name, inwards)
+        if (of_c := self.held.get((memory, Operand.C, place))) is not None and of_c.visit == visit:
+            of_c.readers[self.lane[i]] = i
+
+    def _write_bias(self, i: int, memory: str, key: Key) -> None:
+        name = self._biased(i, memory, key, inwards=True)
+        place, visit = self._place(i, memory, Operand.C, name, inwards=True)
+        self._occupy(i, memory, Operand.C, place, visit, name).readers[self.lane[i]] = i  # whoever comes next waits for it
+        block = self.held[memory, Operand.BIAS, name] = Block(visit, self._name(memory, Operand.BIAS, key))
+        block.writers[self.lane[i]] = i
 
     def _write(self, i: int, memory: str, x: Operand, key: Key, size: float, inwards: bool) -> None:
         name = self._name(memory, x, key)
         place, visit = self._place(i, memory, x, name, inwards)
+        block = self._occupy(i, memory, x, place, visit, name)
+        gone = block.left == self.passed or (memory == "dram" and block.left >= 0)  # to the host it goes once
+        if not inwards and gone:
+            self.trouble(i, f"writes {self._words(x, name)} to {memory} after it left from there, with older sums")
+        block.writers[self.lane[i]] = i
+        block.pieces[key] = size
+        if isinstance(place, int):
+            self._check_room(i, memory)
+
+    def _occupy(self, i: int, memory: str, x: Operand, place: Any, visit: int, name: Key) -> Block:
+        """The block in a place from this visit on; whoever used the place before must be done."""
         block = self.held.get((memory, x, place))
         if block is not None and block.visit != visit:
             for lane, user in (*block.readers.items(), *block.writers.items()):
@@ -203,11 +260,7 @@ class Residency:
             block = self.held[memory, x, place] = Block(visit, name)
         if block.name != name:
             self.trouble(i, f"moves {self._words(x, name)}, where the passes use {self._words(x, block.name)}")
-        if x != Operand.BIAS or not block.writers:  # loaded once more, the bias is still the same
-            block.writers[self.lane[i]] = i
-        block.pieces[key] = size
-        if isinstance(place, int):
-            self._check_room(i, memory)
+        return block
 
     def _check_room(self, i: int, memory: str) -> None:
         if memory not in ("l3", "l2"):

@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from kpu_jax.base.errors import KPUError
+from kpu_jax.base.errors import KPUError, check_number
+from kpu_jax.mapping import check_mapping
 from kpu_jax.program.blocks import AXES, IRRELEVANT_AXIS, Blocks, Step
 from kpu_jax.program.isa import Need, Opcode, Operand
 from kpu_jax.program.moves import Move
 from kpu_jax.program.outside import Outside
 from kpu_jax.program.stays import LEVELS, Stays, changes, index_table
+from kpu_jax.workload import check_op
 
 HOST, DRAM, L3 = 0, 1, 2  # operand locations, as in the op table
 OPERANDS = {"A": Operand.A, "B": Operand.B, "C": Operand.C}
@@ -327,8 +329,15 @@ class Schedule:
 
 
 def expand(op: Any, mapping: Any, *, rows: int, cols: int, macs_per_pe: int, burst: int = 64) -> Schedule:
-    """The schedule of `op` under `mapping`: iterate over it for every move."""
-    return Schedule(op, mapping, rows=rows, cols=cols, macs_per_pe=macs_per_pe, burst=burst)
+    """The schedule of `op` (plain) under `mapping` on an array of rows x cols PEs: iterate over it for every move.
+
+    `burst` is the external memory's [byte]. Raises `KPUError` for arguments of the wrong kind or below 1.
+    """
+    check_op(op)
+    check_mapping(mapping)
+    given = {"rows": rows, "cols": cols, "macs_per_pe": macs_per_pe, "burst": burst}
+    units = {"rows": "PEs", "cols": "PEs", "macs_per_pe": "MAC/cycle", "burst": "byte"}
+    return Schedule(op, mapping, **{name: int(check_number(name, v, units[name], low=1, integer=True)) for name, v in given.items()})
 
 
 def _check_count(at_least: int, most: float) -> None:

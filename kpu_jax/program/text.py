@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from kpu_jax.base.errors import KPUError, nearest, plain, shown
+from kpu_jax.program.columns import check_columns
 from kpu_jax.program.header import SECTIONS, check_section, header_fields, header_of
 from kpu_jax.program.isa import INSTRUCTIONS, QUEUE, Need, Opcode, Operand
 from kpu_jax.program.program import COLUMNS, NO_BLOCK, NO_NEED, Program, empty_columns
@@ -36,7 +37,11 @@ _NUMBERS = tuple(name for name in COLUMNS if name not in ("opcode", "operand", "
 
 
 def disassemble(program: Program) -> str:
-    """The program as text (see `kpu_jax.program.text`); `assemble` gives it back exactly."""
+    """The program as text (see `kpu_jax.program.text`); `assemble` gives it back exactly.
+
+    Raises `KPUError` if it is no program, or has columns of the wrong shape or kind.
+    """
+    check_columns(program)
     lines = [f"program version={VERSION} instructions={len(program)} prerequisites={program.needs.shape[1]}"]
     for section, numbers in header_of(program).items():
         lines.append(" ".join([section, *(f"{name}={plain(value)}" for name, value in numbers.items())]))
@@ -103,6 +108,7 @@ def assemble(text: str) -> Program:
         raise KPUError(f"assemble takes the text of a program, got {shown(text)}")
     sections: dict[str, Any] = {}
     head: dict[str, int] = {}
+    seen: set[str] = set()  # lines of the header
     labels: dict[str, int] = {}
     columns: dict[str, np.ndarray] = {}
     count = 0
@@ -114,10 +120,16 @@ def assemble(text: str) -> Program:
             if not head:
                 head = _head(words)
                 columns = empty_columns(head["instructions"], head["prerequisites"])
+            elif words[0] in seen:
+                raise KPUError(f"a second line {words[0]}")
             elif words[0] in SECTIONS:
-                given = dict(_pair(word) for word in words[1:])
+                seen.add(words[0])
+                given = _pairs(words[1:])
                 sections[words[0]] = check_section(words[0], {name: _number(name, value) for name, value in given.items()})
             elif words[0] == "labels":
+                seen.add(words[0])
+                if count:
+                    raise KPUError("labels come before the instructions")
                 labels = _labels(line)
             else:
                 _read_instruction(words, count, columns, labels)
@@ -135,7 +147,7 @@ def assemble(text: str) -> Program:
 
 def _head(words: list[str]) -> dict[str, int]:
     names = ("version", "instructions", "prerequisites")
-    given = dict(_pair(word) for word in words[1:])
+    given = _pairs(words[1:])
     if words[0] != "program" or sorted(given) != sorted(names):
         raise KPUError("a program begins with: program version=1 instructions=N prerequisites=P")
     head = {name: int(_whole(name, given[name])) for name in names}
@@ -154,6 +166,8 @@ def _labels(line: str) -> dict[str, int]:
     rest = line[end:].strip()
     if not isinstance(names, list) or not all(isinstance(n, str) for n in names) or (rest and not rest.startswith("#")):
         raise KPUError('labels are a JSON list of texts, such as ["load A", "move A"]')
+    if len(set(names)) != len(names):
+        raise KPUError("a label stands there twice")
     return {name: i for i, name in enumerate(names)}
 
 
@@ -164,16 +178,37 @@ def _pair(word: str) -> tuple[str, str]:
     return name, value
 
 
+def _pairs(words: list[str]) -> dict[str, str]:
+    pairs = [_pair(word) for word in words]
+    _check_once(name for name, _ in pairs)
+    return dict(pairs)
+
+
+def _check_once(names: Iterable[str]) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise KPUError(f"{name} stands there twice")
+        seen.add(name)
+
+
 def _number(name: str, text: str) -> float:
     try:
-        return float(text)
+        return float(_digits(text))
     except ValueError:
         raise KPUError(f"{name}={text}: not a number") from None
 
 
+def _digits(text: str) -> str:
+    """The text of a number, if it has none of what Python takes besides: 1_28, digits of other scripts."""
+    if "_" in text or not text.isascii():
+        raise ValueError
+    return text
+
+
 def _whole(name: str, text: str, low: int = 0) -> int:
     try:
-        value = int(text)
+        value = int(_digits(text))
     except ValueError:
         raise KPUError(f"{name}={text}: not an integer") from None
     if not low <= value < 2**31:
@@ -184,7 +219,7 @@ def _whole(name: str, text: str, low: int = 0) -> int:
 def _code(kind: Any, word: str) -> int:
     if word in kind.__members__:
         return int(kind[word])
-    if word.isdigit():
+    if word.isascii() and word.isdigit():
         return _whole(kind.__name__.lower(), word)
     raise KPUError(f"{word!r} is no {kind.__name__.lower()}: {nearest(word, kind.__members__)}")
 
@@ -199,6 +234,7 @@ def _read_instruction(words: list[str], i: int, columns: dict[str, np.ndarray], 
     opcode = _code(Opcode, words[1])
     columns["opcode"][i], columns["operand"][i] = opcode, _code(Operand, words[2])
     values: dict[str, float] = dict(_engine_of(opcode)) if opcode in INSTRUCTIONS else {}
+    _check_once("label" if word.startswith('"') else word.partition("=")[0] for word in words[3:])
     for word in words[3:]:
         if word.startswith('"'):
             columns["label"][i] = _label(word, labels)

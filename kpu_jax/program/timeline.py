@@ -48,6 +48,28 @@ class Timeline(NamedTuple):
     engine: Any  # isa.Engine
     queue: Any  # numbered
 
+    def __repr__(self) -> str:
+        if not self._is_one_run():
+            return f"Timeline (traced or stacked, start of shape {np.shape(self.start)})"
+        return f"Timeline of {len(self.start):,} instructions, {self.makespan:,.10g} fabric cycles"
+
+    def __str__(self) -> str:
+        """A summary: makespan, and busy and idle cycles of every engine class by reason."""
+        if not self._is_one_run():
+            return repr(self)
+        idle, busy = self.idle_by_reason(), self.busy_by_engine()
+        reasons = [reason.name.lower() for reason in Wait if any(reason.name.lower() in row for row in idle.values())]
+        rows = {x: [busy[x], *(idle.get(x, {}).get(reason, 0.0) for reason in reasons)] for x in busy if busy[x] or x in idle}
+        digits = 0 if all(c == round(c) for row in rows.values() for c in row) else 1
+        table = [["engine", "busy", *reasons], *([x, *(f"{c:,.{digits}f}" for c in row)] for x, row in rows.items())]
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in table]
+        return "\n".join([repr(self), "cycles busy, and idle by what was waited for:", *(f"  {line}" for line in lines)])
+
+    def _is_one_run(self) -> bool:
+        """Concrete times of one program, not traced and not a batch."""
+        return all(isinstance(leaf, (np.ndarray, np.generic)) for leaf in self) and np.ndim(self.makespan) == 0
+
     def first_rows(self, n: int) -> Timeline:
         """The first n instructions, as NumPy arrays (float64)."""
         whole = {"busy", "makespan"}

@@ -8,10 +8,15 @@ import numpy as np
 
 from kpu_jax.program.isa import Opcode, Operand, route
 from kpu_jax.program.program import Program
+from kpu_jax.program.structure import check_structure
 
 
 def traffic(program: Program) -> dict[tuple[str, str, str], float]:
-    """Bytes by ("read" or "write", memory, operand): what is not 0. Memories host, dram, l3, l2, l1, pe; operands A, B, C, bias."""
+    """Bytes by ("read" or "write", memory, operand), what is not 0: memories host, dram, l3, l2, l1, pe; operands A, B, C, bias.
+
+    Raises `KPUError` as `check_structure` does.
+    """
+    check_structure(program)
     total: dict[tuple[str, str, str], float] = defaultdict(float)
     for code, x in sorted(set(zip(program.opcode.tolist(), program.operand.tolist(), strict=True))):
         rows = (program.opcode == code) & (program.operand == x)

@@ -9,6 +9,7 @@ import numpy as np
 from kpu_jax.program.durations import Kinds
 from kpu_jax.program.isa import Engine, Need
 from kpu_jax.program.program import NO_NEED, Program
+from kpu_jax.program.structure import check_structure
 
 SHORT = 8192  # programs up to here are padded generously, so that most of them share a compilation
 
@@ -32,12 +33,13 @@ class Wiring(NamedTuple):
 
 
 def wire(program: Program, *, kind_per_instruction: bool = False) -> Wiring:
-    """Prepare a (valid) program for execution, on the host, by array operations only.
+    """Prepare a program for execution, on the host, by array operations only. Raises as `check_structure` does.
 
     A queue that has waited for an instruction never again waits for that one or earlier ones of the same engine and
     queue, and only times that somebody still waits for get a register; those of an engine take turns.
     `kind_per_instruction`: every instruction its own kind, for durations from outside (with one delay per engine).
     """
+    check_structure(program)
     n = len(program)
     rows = _rounded(n)
     queue, queues = _numbered(program.queue)

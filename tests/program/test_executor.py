@@ -9,7 +9,9 @@ from event_simulation import simulate_events
 from running import run
 from small_cases import dyadic_rates, small_case
 
-from kpu_jax.program import Engine, Wait
+import kpu_jax as kpu
+from kpu_jax.base.errors import KPUError
+from kpu_jax.program import Engine, Wait, execute, execute_durations, expand
 
 
 @pytest.mark.parametrize("count", [60, pytest.param(1000, marks=pytest.mark.long)])
@@ -58,3 +60,49 @@ def test_every_idle_interval_has_its_length_and_a_reason(seed):
             needed = [(timeline.done[j], kind) for j, kind in zip(program.needs[i], program.need_kind[i], strict=True) if j >= 0]
             assert max(needed)[0] == start + length == timeline.start[i]
             assert (max(needed)[0], reason - Wait.OPERAND) in needed
+
+
+CFG, GEMM = kpu.presets.minimal(), kpu.Gemm(20, 24, 40, bias=True)
+MAPPING = kpu.Mapping(l3_tile=(16, 16, 16), l2_tile=(16, 8, 16))
+PROGRAM = kpu.program.build(CFG, GEMM, MAPPING)
+
+
+def test_a_timeline_prints_as_a_summary():
+    timeline = execute(CFG, PROGRAM)
+    head, _, columns, *rows = str(timeline).splitlines()
+    assert head == repr(timeline) == f"Timeline of {len(PROGRAM)} instructions, {timeline.makespan:,.10g} fabric cycles"
+    assert columns.split()[:2] == ["engine", "busy"] and len({len(row) for row in (columns, *rows)}) == 1
+    assert [row.split()[0] for row in rows] == ["dma", "block_mover", "streamer", "fabric"]
+    for row in rows:
+        cycles = [float(word.replace(",", "")) for word in row.split()[1:]]
+        assert sum(cycles) == pytest.approx(float(timeline.makespan), abs=0.3)
+        assert cycles[0] == pytest.approx(timeline.busy_by_engine()[row.split()[0]], abs=0.05)
+    stacked = timeline._replace(makespan=np.zeros(2))
+    assert str(stacked) == repr(stacked) and "stacked" in repr(stacked)
+
+
+@pytest.mark.parametrize(
+    ("hold", "delay", "words"),
+    [
+        (np.ones(3), 0.0, r"hold must be \d+ numbers, one per instruction .* shape \(3,\)"),
+        ("long", 0.0, "hold must be"),
+        ([[1], [2, 3]], 0.0, "hold must be"),
+        (np.ones(len(PROGRAM)), np.ones(2), "delay must be"),
+        (np.where(np.arange(len(PROGRAM)) == 4, np.nan, 1), 0.0, "instruction 4 has hold = nan"),
+        (np.where(np.arange(len(PROGRAM)) == 4, -1, 1), 0.0, "instruction 4 has hold = -1"),
+        (np.ones(len(PROGRAM)), np.inf, "instruction 0 has delay = inf"),
+    ],
+)
+def test_durations_from_outside_are_times(hold, delay, words):
+    with pytest.raises(KPUError, match=words):
+        execute_durations(PROGRAM, hold, delay)
+
+
+@pytest.mark.parametrize("change", [{"rows": 0}, {"rows": 2.5}, {"cols": -1}, {"cols": "x"}, {"macs_per_pe": np.nan}, {"burst": 0}])
+def test_an_array_to_expand_for_is_one(change):
+    array = {"rows": 8, "cols": 8, "macs_per_pe": 1, "burst": 64}
+    assert sum(1 for _ in expand(GEMM.plain(), MAPPING, **array)) > 10
+    with pytest.raises(KPUError, match=next(iter(change))):
+        expand(GEMM.plain(), MAPPING, **{**array, **change})
+    with pytest.raises(KPUError, match="operation"):
+        expand("gemm", MAPPING, **array)

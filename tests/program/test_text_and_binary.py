@@ -89,6 +89,17 @@ def test_text_is_readable_and_takes_comments():
         (lambda t: "\n".join(t.splitlines()[:-1]), ("its first line says",)),
         (lambda t: "\n".join(line for line in t.splitlines() if not line.startswith("mapping")), ("lacks the lines mapping",)),
         (lambda t: t.replace("\n 3  ", "\n 4  ", 1).replace("\n  3  ", "\n  4  ", 1), ("expected instruction 3",)),
+        (lambda t: t.replace(" bytes=", " bytes=1 bytes=", 1), ("line 6", "bytes stands there twice")),
+        (lambda t: t.replace(" ti=0", " ti=1 ti=0", 1), ("line 6", "ti stands there twice")),
+        (lambda t: t.replace('"load A"\n', '"load A" "load A"\n', 1), ("line 6", "label stands there twice")),
+        (lambda t: t.replace(" bytes=256", " bytes=2_56", 1), ("line 6", "bytes=2_56: not a number")),
+        (lambda t: t.replace(" bytes=256", " bytes=\u0662", 1), ("line 6", "not a number")),
+        (lambda t: t.replace("height=16", "height=1_6", 1), ("height=1_6: not an integer",)),
+        (lambda t: t.replace(" rows=", " rows=8 rows=", 1), ("line 4", "rows stands there twice")),
+        (lambda t: t.replace("version=1", "version=1 version=1", 1), ("line 1", "version stands there twice")),
+        (lambda t: t.replace("labels [", "labels []\nlabels [", 1), ("line 6", "a second line labels")),
+        (lambda t: t.replace("labels [", 'labels ["load A", ', 1), ("line 5", "a label stands there twice")),
+        (lambda t: t + next(line for line in t.splitlines() if line.startswith("op ")), ("a second line op",)),
         (lambda t: "", ("no lines",)),
         (lambda t: "hello", ("line 1", "begins with", "hello")),
     ],
@@ -122,6 +133,10 @@ def resigned(data: bytes) -> bytes:
         (lambda d: resigned(d.replace(b'"operand"', b'"operant"', 1)), "damaged"),
         (lambda d: resigned(d.replace(b'"batch": 1', b'"botch": 1', 1)), "unknown"),
         (lambda d: resigned(d.replace(b'{"op"', b'["op"', 1)), "damaged"),
+        (lambda d: d.replace(b'"<i4"', b'"<i,"', 1), "damaged: its checksum"),  # no dtype, and not for NumPy to read
+        (lambda d: resigned(d.replace(b'"<i4"', b'"<i,"', 1)), "damaged: its columns"),
+        (lambda d: resigned(d.replace(b'"<f8"', b'"|V8"', 1)), "damaged: its columns"),
+        (lambda d: resigned(d.replace(b'"needs"', b'"nEeds"', 1)), "damaged: its columns"),
     ],
 )
 def test_wrong_files_say_what_is_wrong(tmp_path, change, words):
@@ -133,6 +148,35 @@ def test_wrong_files_say_what_is_wrong(tmp_path, change, words):
     with pytest.raises(KPUError, match=words) as error:
         load_program(path)
     assert str(path) in str(error.value)
+
+
+def test_any_damage_is_one_clear_error(tmp_path):
+    path = tmp_path / "one.kpu"
+    save_program(SMALL, path)
+    data, rng = path.read_bytes(), np.random.default_rng(31)
+    for i in rng.choice(1200, 150, replace=False):  # the header, and the first columns
+        path.write_bytes(data[:i] + bytes([data[i] ^ int(rng.integers(1, 256))]) + data[i + 1 :])
+        with pytest.raises(KPUError):
+            load_program(path)
+
+
+@pytest.mark.parametrize("value", ["program", None, SMALL.opcode, SMALL.replace(bytes=SMALL.bytes[1:]), SMALL.replace(op=3)])
+def test_what_is_no_program_is_refused(tmp_path, value):
+    for use in (disassemble, lambda p: save_program(p, tmp_path / "x.kpu"), kpu.program.traffic, kpu.program.wire):
+        with pytest.raises(KPUError, match="program"):
+            use(value)
+    if not isinstance(value, kpu.program.Program):
+        with pytest.raises(KPUError, match="program"):
+            same_program(SMALL, value)
+    else:
+        assert not same_program(SMALL, value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_does_not_exist_is_not_made(tmp_path):
+    with pytest.raises(KPUError, match="there is no folder"):
+        save_program(SMALL, tmp_path / "new" / "one.kpu")
+    assert not list(tmp_path.iterdir())
 
 
 def test_no_file_and_a_failed_write_leave_things_as_they_were(tmp_path):

@@ -18,6 +18,13 @@ def rows_of(path):
         return list(csv.DictReader(stream))
 
 
+def with_cell(text, column, value):
+    """The text of a table with another cell in its first row."""
+    rows = [line.split(",") for line in text.split("\n")]
+    rows[1][rows[0].index(column)] = value
+    return "\n".join(",".join(row) for row in rows)
+
+
 def write(path, rows, columns=None):
     with path.open("w", newline="") as stream:
         writer = csv.DictWriter(stream, columns or list(rows[0]), extrasaction="ignore")
@@ -99,6 +106,10 @@ def test_a_wrong_number_is_a_mismatch(tmp_path, capsys):
         (lambda text: text.replace("16,16,16,128", "16,0,16,128", 1), "at least 1"),
         (lambda text: text.replace("16,16,16,128", "16,nan,16,128", 1), "must be an integer"),
         (lambda text: text.replace("16,16,16,128", "16,16,128", 1), "has 22 cells"),
+        (lambda text: text.replace(",elem_size", ",K", 1), "the column K stands there twice"),
+        (lambda text: with_cell(text, "channels", "1000000000"), "channels = '1000000000': must be an integer"),
+        (lambda text: with_cell(text, "M", "1e15"), "M = '1e15': must be an integer"),
+        (lambda text: with_cell(text, "tile_caching", "2"), "tile_caching = '2': must be 0, 1, true or false"),
         (lambda text: text.replace("16,16,16,128,64,32", "99999,99999,99999,1,1,1", 1), "more than 4,000,000"),
     ],
 )
@@ -114,4 +125,24 @@ def test_a_missing_file_and_an_empty_table(tmp_path, capsys):
     assert kpu_sim.main(["--csv", str(tmp_path / "none.csv")]) == 2
     assert "cannot be read" in capsys.readouterr().err
     assert kpu_sim.main(["--csv", write(tmp_path / "header.csv", [], list(rows_of(TABLE)[0]))]) == 0
-    assert capsys.readouterr().out == "rows 0 mismatches 0\n"
+    captured = capsys.readouterr()
+    assert captured.out == "rows 0 mismatches 0\n" and captured.err.startswith("note: ") and captured.err.count("\n") == 1
+
+
+def test_caching_may_be_said_in_words(tmp_path, capsys):
+    rows = rows_of(TABLE)[:20]
+    for row in rows:
+        row["tile_caching"] = {"0": "False", "1": "true"}[row["tile_caching"]]
+    assert kpu_sim.main(["--csv", write(tmp_path / "words.csv", rows)]) == 0
+    assert capsys.readouterr().out == "rows 20 mismatches 0\n"
+
+
+@pytest.mark.parametrize("dims", ["1000000,1000000,1000000,1,1,1,16", "1,1,1,1,1,1,99999999", "1048576,1,1048576,1048576,1,1048576,1"])
+def test_sizes_beyond_what_can_be_run(dims, capsys):
+    assert kpu_sim.main(["--trace", str(TRACES[0]), "--dims", dims]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"error: --dims {dims}") and err.count("\n") == 1
+
+
+def test_every_row_of_the_table_is_within_the_limits():
+    assert len(list(kpu_sim.settings_in(str(TABLE)))) == len(rows_of(TABLE))

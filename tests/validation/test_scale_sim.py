@@ -37,6 +37,9 @@ def test_an_executed_program_holds_the_fabric_as_long(dataflow):
         (lambda text: text.replace(",is,", ",xs,", 1), 2, "dataflow = 'xs' is unknown"),
         (lambda text: text.replace("dataflow", "flow"), 2, "lacks the columns dataflow"),
         (lambda text: text.replace("64,64,64", "64,-1,64", 1), 2, "at least 1"),
+        (lambda text: text.replace("64,64,64", "64,64,4294967296", 1), 2, "line 2, K = '4294967296': must be an integer"),
+        (lambda text: text.replace("64,64,64", "2000000000,2000000,64", 1), 2, "line 2, M x N x K = 256,000,000,000,000,000"),
+        (lambda text: text.replace("folds", "M", 1), 2, "the column M stands there twice"),
     ],
 )
 def test_differences_and_wrong_files(tmp_path, capsys, change, status, words):
