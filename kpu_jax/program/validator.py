@@ -29,7 +29,7 @@ def check_program(cfg: KPUConfig, program: Program) -> None:
     an array that the chip lacks (all that `execute` checks too); passes that are not the mapping's; blocks that are read
     before they were loaded, or without waiting for it; memories that overflow: by their blocks' bytes, or because a block
     takes the place of one still in use; moves that the operation needs and that are missing, surplus moves, and bytes, rows
-    or MACs that are not those of the block that is named. Host only; some fifty microseconds per instruction.
+    or MACs that are not those of the block that is named. Host only; some eighty microseconds per instruction.
     """
     check_config(cfg)
     if is_traced(cfg) or np.ndim(cfg.compute.tile_count):
