@@ -13,7 +13,9 @@ Two places per block make two iterations take turns, a short and a long one: the
 
 Slopes in the rates are carried along the same walk, every maximum following one of its arguments; with the
 times periodic, each component's slope follows from a fixed other one's an iteration before, so growth that repeats
-once repeats for ever, and leaps wait for that too. At ties some of the critical paths is followed.
+once repeats for ever, and leaps wait for that too. At ties one of the critical paths is followed. Slopes that have
+not settled after `leaps.PATIENCE` iterations (seen at ties only) go on by their growth over the last two: the slopes by
+all engine classes still add up to the time, but a single one is then an estimate.
 
 Agreement with the expanded program: exact for durations that are integers or dyadic, else to
 (instructions x 2^-52) relative in float64. Times are kept relative to the fabric's, with a compensated

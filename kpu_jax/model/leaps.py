@@ -16,6 +16,7 @@ Scalar = jax.Array
 # before the loop, the second waits for nothing old any more, and the next ones show that the pattern repeats.
 ALIKE = 3
 DRIFT = 4096  # roundings that a component far behind may have gathered
+FAR_BEHIND = 1024  # periods: an operation of the last iterations ended a few periods ago at most
 PATIENCE = 24  # iterations of one kind until a leap no longer waits for slopes that settle slowly
 
 
@@ -96,10 +97,11 @@ def _steady(now: Scalar, then: Scalar, cycles: Scalar, swaps: Scalar) -> tuple[S
     """(did every component move by the same `cycles` or not at all, and C's way out not change; which did not [STATE])."""
     x = now[:STATE]
     moved = x - then[:STATE]  # relative to origins that have moved by `cycles`
-    # Rounding of the differences: what grows is near the origin, so its slack is tight; what lags far behind has been
-    # moved back in every step, and no operation is as short as the slack of that.
+    # Rounding of the differences: what grows is near the origin, so its slack is tight; what lags behind has been moved
+    # back in every step, and no operation is as short as the slack of that. What lags by many periods was not touched.
     eps = jnp.finfo(moved.dtype).eps * (jnp.abs(x) + cycles)
-    grows, still = jnp.abs(moved) <= jnp.minimum(16 * eps, cycles / 4), jnp.abs(moved + cycles) <= jnp.minimum(DRIFT * eps, cycles / 4)
+    grows = jnp.abs(moved) <= jnp.minimum(16 * eps, cycles / 4)
+    still = (jnp.abs(moved + cycles) <= jnp.minimum(DRIFT * eps, cycles / 4)) | (x < -FAR_BEHIND * cycles)
     # One place of a pair may hold what the other held an iteration before: both move, or neither does.
     levels = grows[: LEVELS * PER_LEVEL].reshape((LEVELS, PER_LEVEL) + cycles.shape)
     pairs = ~swaps | (levels[:, USED:OTHER] == levels[:, OTHER:-2])

@@ -96,10 +96,9 @@ def test_leaps_carry_the_slopes_along(count):
 
 @pytest.mark.parametrize("count", [60, pytest.param(1000, marks=pytest.mark.long)])
 def test_float32_keeps_a_millionth(count):
-    """In the ambient precision of a user's own jit, over schedules of up to a million passes."""
+    """In the ambient precision of a user's own jit, over schedules of any length."""
     triples = random_triples(42, 3 * count, fitting=1.0)
-    fits = in_chunks(bounded, *triples).status_code == 0
-    kept = np.flatnonzero(fits & (passes_of(triples) <= 1e6))[:count]
+    kept = np.flatnonzero(in_chunks(bounded, *triples).status_code == 0)[:count]
     triples = Triple(*(take(tree, kept) for tree in triples))
     expected = exact_cycles_of(*triples)
     got = np.asarray(jax.jit(jax.vmap(lambda *t: evaluate(*t, exact=True).cycles))(*triples), np.float64) / triples.op.count
