@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -114,21 +115,22 @@ def criticality(cfg: Any, op: Any, mapping: Any) -> tuple[Scalar, dict[str, Scal
     status, overflow = needs(cfg, op, mapping, lay_out(op, mapping, array.rows, array.cols, rate)).verdict
     ok = status == 0
     cycles, parts = critical_cycles(*_timed(cfg, op, mapping, rates_of(cfg, op, mapping.dataflow), ok))
-    cycles, *each = (jnp.where(op.count > 0, jnp.where(ok, v, jnp.inf) * op.count, 0.0) for v in (cycles, *parts))
+    cycles, *each = (_times(op.count, jnp.where(ok, v, jnp.inf)) for v in (cycles, *parts))
     return cycles, dict(zip(CRITICAL, each, strict=True)), jnp.where(op.count > 0, status, 0.0), overflow
 
 
 COUNTED = ("cycles", "cycles_bound", "seconds", "energy_pj", "macs", "reads", "writes", "overfetch", "compulsory", "energy", "busy")
 
 
+def _times(count: Scalar, v: Scalar) -> Scalar:
+    """`count` times v, also an infinite one; 0 for 0."""
+    return jnp.where(count > 0, v * jnp.where(count > 0, count, 1.0), 0.0)
+
+
 def repeated(once: Report, count: Scalar) -> Report:
     """The report of `count` executions one after the other; nothing at all for 0 (a padded row)."""
-
-    def times(v: Scalar) -> Scalar:
-        return jnp.where(count > 0, v * jnp.where(count > 0, count, 1.0), 0.0)
-
     fields = {name: getattr(once, name) for name in Report.__dataclass_fields__}
-    fields |= {name: jax.tree.map(times, fields[name]) for name in COUNTED}
+    fields |= {name: jax.tree.map(functools.partial(_times, count), fields[name]) for name in COUNTED}
     fields |= {
         "edp": fields["energy_pj"] * 1e-12 * fields["seconds"],
         "status_code": jnp.where(count > 0, once.status_code, 0.0),

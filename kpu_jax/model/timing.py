@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
-from kpu_jax.base.compilation import ONCE_LOOP, jit_for
 from kpu_jax.base.pytree import is_traced, leaf_paths
 from kpu_jax.engines.rates import Rates
 from kpu_jax.model.batch import Problem, times
@@ -86,8 +85,7 @@ def _slopes(chosen: tuple[int, ...], primals: Any) -> tuple[Scalar, Scalar]:
     return slopes, cycles
 
 
-# Called eagerly, op by op, the loop would be compiled with the default options, which take longer.
-_slopes_eagerly = jit_for(ONCE_LOOP, static_argnums=0)(_slopes)
+_slopes_eagerly = jax.jit(_slopes, static_argnums=0)  # else every operation would be compiled on its own
 
 
 def _makespan_jvp(primals: Any, tangents: Any) -> tuple[Scalar, Scalar]:
