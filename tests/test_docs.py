@@ -36,12 +36,12 @@ def test_the_two_commands_are_marked():
 
 
 def test_every_command_line_of_the_readme_parses():
-    from kpu_jax.cli import _parser
+    from kpu_jax.cli.main import parser
 
     lines = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("kpu-jax ")]
     assert lines
     for line in lines:
-        _parser().parse_args(line.split("#")[0].split()[1:])
+        parser().parse_args(line.split("#")[0].split()[1:])
 
 
 def test_every_picture_and_file_of_the_readme_exists():

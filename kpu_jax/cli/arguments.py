@@ -1,0 +1,75 @@
+"""What the commands share: values, chips and files named on the command line."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kpu_jax.base.errors import KPUError
+from kpu_jax.hardware import KPUConfig, load_config, preset
+from kpu_jax.hardware.io import SUFFIXES
+from kpu_jax.hardware.presets import PRESET_NAMES
+from kpu_jax.workload import Gemm
+
+PICTURES = (".png", ".pdf", ".svg")
+raw = argparse.RawDescriptionHelpFormatter  # examples keep their lines
+
+
+def pairs_of(option: str, given: Sequence[str]) -> dict[str, Any]:
+    """NAME=VALUE words as a dict; numbers and true/false become such."""
+    pairs: dict[str, Any] = {}
+    for word in given:
+        name, equals, value = word.partition("=")
+        if not equals or not name:
+            raise KPUError(f"{option} {word!r}: write NAME=VALUE")
+        pairs[name] = value_of(value)
+    return pairs
+
+
+def value_of(text: str) -> Any:
+    """A number, true or false, a list separated by commas, or text."""
+    if "," in text:
+        return [value_of(part) for part in text.split(",")]
+    if text in ("true", "false"):
+        return text == "true"
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:  # also of integers with thousands of digits
+            pass
+    return text
+
+
+def chip_of(name: str) -> KPUConfig:
+    if name in PRESET_NAMES:
+        return preset(name)
+    if Path(name).suffix.lower() in SUFFIXES:
+        return load_config(name)
+    if "." in name or "/" in name:
+        raise KPUError(f"{name}: a configuration file ends in {', '.join(SUFFIXES)}")
+    return preset(name)  # raises, with the nearest names
+
+
+def matmul_of(text: str, dtype: str | None) -> Gemm:
+    try:
+        m, n, k = (int(p) for p in text.lower().split("x"))
+    except ValueError:
+        raise KPUError(f"--matmul {text!r}: write three integers M x N x K, such as 128x768x768") from None
+    return Gemm(m=m, n=n, k=k, dtype=dtype or "int8")
+
+
+def check_target(option: str, path: Path | None) -> None:
+    """Notice a file that cannot be written before the work, not after it."""
+    if path is not None and (path.is_dir() or not path.parent.is_dir()):
+        raise KPUError(f"{option} {path}: " + ("is a folder; name a file" if path.is_dir() else f"there is no folder {path.parent}"))
+    if option == "--plot" and path is not None and path.suffix.lower() not in PICTURES:
+        raise KPUError(f"{option} {path}: the name must end in {', '.join(PICTURES)}")
+
+
+def save_plot(ax: Any, path: Path) -> None:
+    try:
+        ax.get_figure().savefig(path, dpi=150, bbox_inches="tight")
+    except (OSError, ValueError) as error:
+        raise KPUError(f"{path}: cannot be written: {error}") from None

@@ -1,0 +1,46 @@
+"""The entry point: which command, and errors as one line."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from kpu_jax.base.errors import KPUError
+from kpu_jax.cli import run, sweep
+from kpu_jax.cli.arguments import raw
+from kpu_jax.version import __version__
+
+COMMANDS = (run, sweep)
+
+EXAMPLES = """examples:
+  kpu-jax run edge_ai --matmul 128x768x768           one GEMM on a preset: cycles, energy, traffic, mapping
+  kpu-jax run edge_ai --network resnet50 --layers    a network, layer by layer
+  kpu-jax sweep space.toml                           which of many chips is best within a budget
+kpu-jax COMMAND --help explains each."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status: 0, or 2 for wrong input."""
+    args = parser().parse_args(arguments)
+    try:
+        args.command(args)
+    except KPUError as error:
+        print(f"kpu-jax: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("kpu-jax: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands with their arguments."""
+    top = argparse.ArgumentParser(
+        prog="kpu-jax", description="Simulate the Stillwater Knowledge Processing Unit.", formatter_class=raw, epilog=EXAMPLES
+    )
+    top.add_argument("--version", action="version", version=f"kpu-jax {__version__}")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        command.add(commands)
+    return top

@@ -1,0 +1,109 @@
+"""`kpu-jax sweep`: a space of chips under budgets."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from kpu_jax.analysis import layer_table, short_names, sweep_table, text_table, write_csv
+from kpu_jax.base.errors import check_number
+from kpu_jax.base.outputs import new_files
+from kpu_jax.cli.arguments import pairs_of, raw, save_plot
+from kpu_jax.explore.limits import OBJECTIVES, limits_of
+from kpu_jax.explore.study import Study, load_study
+from kpu_jax.explore.sweep import SweepResult, sweep
+from kpu_jax.hardware import save_config
+from kpu_jax.simulator import simulate
+
+EXACT = 96  # chips that a sweep times exactly at most
+SHOWN = 16  # lines of the Pareto set that are printed
+RESULTS = ("chip", "mapped_for", "latency_ms", "energy_mj", "edp_js", "area_mm2", "power_w")
+
+EXAMPLES = """example of a study, space.toml:
+  base = "edge_ai"                        # preset or configuration file: every other field
+  workload = ["resnet50", {network = "bert_base", batch = 8}]
+  objective = "edp"                       # or latency, energy
+  [constraints]                           # upper limits: area_mm2, power_w, tdp_w, seconds, energy_pj
+  area_mm2 = 60
+  [[axis]]                                # fields that vary together, and their values
+  fields = ["compute.processor_array.rows", "compute.processor_array.cols"]
+  values = [8, 16, 32]
+
+Every chip is screened by a lower bound on its time under a stated set of mappings; then the most promising and a
+spread of the Pareto front are timed exactly, until no other chip can be better or --exact chips are timed. Each answer
+says whether that was reached (certified). Writes table.csv, layers.csv, best_chip.yaml, pareto.png and
+performance.png, all or none."""
+
+
+def add(commands: Any) -> None:
+    """Add the command and its arguments."""
+    study = commands.add_parser(
+        "sweep", help="a space of chips under budgets: Pareto table and best chips", formatter_class=raw, epilog=EXAMPLES
+    )
+    study.add_argument("study", metavar="FILE.toml", type=Path, help="space, workload, objective and constraints")
+    study.add_argument("--objective", choices=OBJECTIVES, help="in place of the file's")
+    study.add_argument("--limit", metavar="NAME=VALUE", action="append", default=[], help="a constraint, such as area_mm2=40")
+    study.add_argument("--exact", metavar="N", type=int, default=EXACT, help=f"chips to time exactly at most (default {EXACT})")
+    study.add_argument("--output", metavar="FOLDER", type=Path, default=Path("results"), help="default: results")
+    study.set_defaults(command=_sweep)
+
+
+def _sweep(args: argparse.Namespace) -> None:
+    study = load_study(args.study)
+    limits = {**study.constraints, **limits_of(pairs_of("--limit", args.limit))}
+    objective = args.objective or study.objective
+    check_number("--exact", args.exact, "chips", low=1, integer=True)
+    with new_files(args.output) as folder:
+        print(f"{study.space}\nworkload: one pass of each of {', '.join(study.names)}: {study.workload.macs.sum():,} MACs")
+        print(f"objective {objective}; limits: {', '.join(f'{k} {v:g}' for k, v in limits.items()) or 'none'}")
+        result = _swept(study, objective, limits, args.exact)
+        _print(result)
+        _write(result, folder)
+    print(f"wrote table.csv, layers.csv, best_chip.yaml, pareto.png and performance.png to {args.output}/")
+
+
+def _swept(study: Study, objective: str, limits: dict[str, Any], exact: int) -> SweepResult:
+    from tqdm import tqdm
+
+    with (
+        tqdm(total=len(study.space), unit="chip", unit_scale=True, desc="screening") as screened,
+        tqdm(total=exact, unit="chip", desc="exact times") as timed,
+    ):
+        return sweep(
+            study.space, study.workload, objective=objective, constraints=limits, retime_chips=exact,
+            progress=screened.update, timed=timed.update,
+        )  # fmt: skip
+
+
+def _print(result: SweepResult) -> None:
+    s, r = result.summary, result.retimed
+    rows = [row for row in sweep_table(result) if row["pareto"]]
+    print(f"{s.chips:,} chips screened ({s.evaluations:,} evaluations), {s.met:,} may keep the limits; {r.chips} timed exactly.")
+    print(f"Pareto set of these by exact time (latency, energy, area), best {result.objective} first:")
+    labels = short_names(result.space.paths)
+    axes = [labels[paths[0]] for paths, _ in result.space.geometry + result.space.speed]  # the other fields follow the first
+    print(text_table(rows[:SHOWN], [*(c for c in RESULTS if c in rows[0]), *axes]))
+    if len(rows) > SHOWN:
+        print(f"... and {len(rows) - SHOWN} more in table.csv")
+    for name in OBJECTIVES:
+        point, value = r.best(name)
+        unit = {"latency": "s", "energy": "pJ", "edp": "J s"}[name]
+        cut = "certified: no other chip of the space can be better" if result.certified[name] else (
+            f"not certified: a chip that was not timed exactly cannot be below {result.floor[name]:.4g}"
+        )  # fmt: skip
+        print(f"best {name}: chip {r.ids[point]}, {value:.4g} {unit} ({cut})")
+
+
+def _write(result: SweepResult, folder: Path) -> None:
+    """table.csv, layers.csv, best_chip.yaml and the plots."""
+    from kpu_jax.visualization import plot_pareto, plot_performance
+
+    chip, net = result.best_chip(), result.workload
+    mappings = result.retimed.mapping(result.retimed.best(result.objective)[0])
+    report = simulate(chip, net, mappings)
+    write_csv(sweep_table(result), folder / "table.csv")
+    write_csv(layer_table(net, report, mappings), folder / "layers.csv")
+    save_config(chip, folder / "best_chip.yaml")
+    save_plot(plot_pareto(result), folder / "pareto.png")
+    save_plot(plot_performance(report, net.row_names), folder / "performance.png")
