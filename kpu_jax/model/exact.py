@@ -5,7 +5,9 @@ time, max-plus linearity proves that it will go on so, and the walk leaps to the
 Proof. Let x' = A x be an iteration. Components that did not move (v) are constants, the others (u) follow
 u' = max(A u, B v). Every operation that reads a constant was made in the iteration before too, on an in-order
 engine that has since been busy until later than that constant: so B v decides nothing any more, u' = A u, and if u
-moved by lambda in all components, A (lambda + u) = lambda + A u says that it will move by lambda again. What does
+moved by lambda in all components, A (lambda + u) = lambda + A u says that it will move by lambda again. The very first
+iteration may have read constants of its own; the one after it proves as much if all constants are older than what
+moves was before it, for then the engines that move made its operations wait longer than any constant. What does
 not move stays: every component that an operation writes moves, for it is an end on an in-order engine, and a place
 that takes turns with another one moves with it or not at all (`leaps` checks that, and that the way out of C, which
 the next iteration begins with, is that of the iteration before).

@@ -13,7 +13,8 @@ from kpu_jax.model.walk import LOOPS, column
 
 Scalar = jax.Array
 # Iterations of one kind before a leap: the first may still carry another kind's way out and wait for what was there
-# before the loop, the second waits for nothing old any more, and the next ones show that the pattern repeats.
+# before the loop, the second waits for nothing old any more, and the third shows that the pattern repeats. The second
+# shows it already if all that was there before the loop is older than anything that it could have waited for.
 ALIKE = 3
 DRIFT = 4096  # roundings that a component far behind may have gathered
 FAR_BEHIND = 1024  # periods: an operation of the last iterations ended a few periods ago at most
@@ -57,7 +58,8 @@ def leap_after(h: History, end: End, loop: Scalar, same: Scalar, index: Scalar, 
 
     `same`: index up to which iterations are alike; `swaps` [level, operand] bool: its blocks take turns in two places
     in this loop. After the last step no loop goes on (`loop` is -1). Iterations of odd number are compared with
-    the one before, iterations of even number with the one before that, so that one end per loop is enough.
+    the one before, iterations of even number with the one before that (the second with the first), so that one end
+    per loop is enough.
     """
     ranks = column(range(LOOPS), loop)
     this, inner = ranks == loop, ranks > loop
@@ -79,12 +81,12 @@ def leap_after(h: History, end: End, loop: Scalar, same: Scalar, index: Scalar, 
     origin = end.place[STATE : STATE + 2] - then.place[STATE : STATE + 2]
     cycles = origin[0] + origin[1]
     steady, still = _steady(end.place, then.place, cycles, swaps)
-    steady &= times >= ALIKE
+    steady &= (times >= ALIKE) | ((times == 2) & _older(still, then.place[:STATE]))
     by = grown = None
     if end.slopes is not None:
         by = end.slopes - then.slopes
         steady &= even & ((times >= PATIENCE) | ((times > 2 * ALIKE - 1) & _alike(by, recalled(h.grown))))
-    length = jnp.where(even, 2.0, 1.0)
+    length = jnp.where(even & (times > 2), 2.0, 1.0)  # the second is compared with the first
     periods = jnp.where(steady, jnp.floor((same - index) / length), 0.0)
     ends = jax.tree.map(lambda new, old: jnp.where(at_this(old, kept), new, old), end, h.end)
     if by is not None:
@@ -107,6 +109,11 @@ def _steady(now: Scalar, then: Scalar, cycles: Scalar, swaps: Scalar) -> tuple[S
     pairs = ~swaps | (levels[:, USED:OTHER] == levels[:, OTHER:-2])
     same_way_out = jnp.all(now[STATE + 2 :] == then[STATE + 2 :], axis=0)
     return jnp.all(grows | still, axis=0) & jnp.all(pairs, axis=(0, 1)) & same_way_out & (cycles > 0), still
+
+
+def _older(still: Scalar, then: Scalar) -> Scalar:
+    """Was all that stood `still` there before anything that moved, as of `then` [STATE]?"""
+    return jnp.max(jnp.where(still, then, -jnp.inf), axis=0) < jnp.min(jnp.where(still, jnp.inf, then), axis=0)
 
 
 def _alike(growth: Scalar, growth_before: Scalar) -> Scalar:
