@@ -101,7 +101,7 @@ def measure(sim: kpu.Simulator, params: Params, digits: Digits, dtype: str) -> t
     return float(np.mean(found == digits.test_y)), cycles, energy * 1e-6
 
 
-def study(seeds: int = 3, steps: int = 300, tuning: int = 150, formats: tuple[str, ...] = FORMATS) -> list[Row]:
+def study(seeds: int = 3, steps: int = 300, tuning: int = 300, formats: tuple[str, ...] = FORMATS) -> list[Row]:
     """Every format, accuracies averaged over `seeds` splits and initialisations; the first row is float32."""
     rows: dict[str, list[Row]] = {dtype: [] for dtype in ("fp32", *formats)}
     with kpu.Simulator(config=kpu.presets.edge_ai()) as sim:
@@ -113,7 +113,7 @@ def study(seeds: int = 3, steps: int = 300, tuning: int = 150, formats: tuple[st
             rows["fp32"].append(Row("fp32", accuracy, accuracy, *cost))
             for dtype in formats:
                 accuracy, *cost = measure(sim, trained, digits, dtype)
-                tuned = learn(trained, rate=0.005, dtype=dtype, steps=tuning)
+                tuned = learn(trained, rate=0.01, dtype=dtype, steps=tuning)
                 rows[dtype].append(Row(dtype, accuracy, measure(sim, tuned, digits, dtype)[0], *cost))
     return [Row(dtype, *np.mean([row[1:] for row in found], axis=0)) for dtype, found in rows.items()]
 

@@ -17,7 +17,7 @@ from kpu_jax.machine.compute import compute
 from kpu_jax.machine.conversion import Conversion
 from kpu_jax.machine.dma import results, transfer
 from kpu_jax.machine.fabric import FABRICS, Fabric
-from kpu_jax.machine.formats import format_of, format_with_bits, number_format
+from kpu_jax.machine.formats import as_array, format_of, format_with_bits, number_format
 from kpu_jax.machine.geometry import matrices, result_shape
 from kpu_jax.machine.state import ON_L3, Instruction, Output, State, instructions
 from kpu_jax.machine.streamer import stream
@@ -80,13 +80,18 @@ def run(
     """
     check_type("program", program, Program, "build one with kpu_jax.program.build")
     check_choice("fabric", fabric, FABRICS)
+    for field, value in (("arrays", arrays), ("conversions", conversions)):
+        if value is not None or field == "arrays":
+            check_type(field, value, Mapping, "give a dict by operand")
     if is_traced(program, dict(arrays)):
         raise KPUError("machine.run works on concrete arrays; under jit, vmap and grad use machine.matmul")
     op = program.op
     for name, value in (("scale", scale), ("c_scale", c_scale)):
         if value is not None:
             check_scale(name, value)
-    given = {name: np.asarray(value) for name, value in arrays.items()}
+            if np.shape(value) not in ((), (int(op.n),)):
+                raise ShapeError(f"{name} must be one number, or {int(op.n)}, one per column of C, got shape {np.shape(value)}")
+    given = {name: np.asarray(as_array(name, value)) for name, value in arrays.items()}
     converted = _checked_conversions(program, given, conversions or {})
     blocks = Blocks(op, program.mapping, rows=int(program.rows), cols=int(program.cols), macs_per_pe=int(program.macs_per_pe))
     engines = _ENGINES
@@ -140,7 +145,7 @@ def _checked_conversions(
         if conversion.on == "dma" and int(getattr(op, f"loc_{x.lower()}")) == ON_L3:
             raise KPUError(f"conversions[{x!r}]: the operand stays in L3, where no DMA engine moves it; convert it on the block_mover")
         if x == "C" and conversion.on == "streamer" and int(program.mapping.partition_k) > 1:
-            raise KPUError("conversions['C']: K is cut over compute tiles, whose sums are complete only in L3; convert it on the block_mover")
+            raise KPUError("conversions['C']: K is cut over compute tiles: sums are complete only in L3; use block_mover or dma")
         if x != "C" and x in arrays:
             conversion.check(f"conversions[{x!r}]", format_of(x, arrays[x]))
     return dict(conversions)
