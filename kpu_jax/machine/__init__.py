@@ -1,5 +1,6 @@
 """The functional KPU: numbers out of the fabric, in the order in which a schedule adds them."""
 
+from kpu_jax.machine.conversion import Conversion
 from kpu_jax.machine.formats import convert
 from kpu_jax.machine.grid import Activity, step_pass
 from kpu_jax.machine.matmul import matmul
@@ -8,4 +9,4 @@ from kpu_jax.machine.places import MachineError
 from kpu_jax.machine.run import Run, run
 from kpu_jax.machine.vector_engine import dequantise, quantise
 
-__all__ = ["Activity", "MachineError", "Run", "convert", "dequantise", "matmul", "quantise", "regions_of", "run", "step_pass"]
+__all__ = ["Activity", "Conversion", "MachineError", "Run", "convert", "dequantise", "matmul", "quantise", "regions_of", "run", "step_pass"]
