@@ -42,10 +42,10 @@ class Enumeration:
         columns: list[np.ndarray] = [np.asarray(self._pairs(axis), np.float64).reshape(-1, 2) for axis in "mnk"]
         columns += [np.asarray(c, np.float64)[:, None] for c in self._codes.values()]
         columns += [np.asarray(c, np.float64).reshape(len(c), -1) for c in (self._passes, self._partitions)]
-        names = [(f"l3_{a}", f"l2_{a}") for a in "mnk"] + [(leaf,) for leaf in self._codes]
+        names: list[tuple[str, ...]] = [(f"l3_{a}", f"l2_{a}") for a in "mnk"] + [(leaf,) for leaf in self._codes]
         names += [("dataflow", "pass_order"), PARTITIONS]
         digits = np.unravel_index(numbers, [len(c) for c in columns])
-        leaves = {}
+        leaves: dict[str, np.ndarray] = {}
         for group, column, digit in zip(names, columns, digits, strict=True):
             leaves.update(zip(group, column[digit].T, strict=True))
         return build(Mapping, **leaves)

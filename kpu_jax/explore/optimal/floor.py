@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 
 from kpu_jax.engines.rates import rates_of
 from kpu_jax.explore.optimal.objective import Objective
@@ -22,7 +22,7 @@ def floor_of(cfg: Any, op: Any, objective: Objective) -> float:
     rows may go unused, so it is left out. Energy: these actions alone, and static power for that time.
     """
     with jax.enable_x64(True):
-        costs, rates, rate = costs_of(cfg), rates_of(cfg, op, np.float64(0)), rate_of(cfg, op)
+        costs, rates, rate = costs_of(cfg), rates_of(cfg, op, jnp.zeros(())), rate_of(cfg, op)
         macs = float(op.batch * op.m * op.n * op.k) if op.kind < 2 else 0.0
         stored = min(1.0, float(op.density_a)) * min(1.0, float(op.density_b))
         a, b, c = (

@@ -125,8 +125,8 @@ def _possible(cfg: Any, op: Any, goal: Objective, space: Enumeration, value: flo
 def _timed(cfg: Any, op: Any, goal: Objective, mappings: Mapping) -> tuple[Mapping, float, float]:
     """(the best of the mappings [mapping] by exact time, its cycles, its objective)."""
     prices = _priced(cfg, op, mappings)
-    same = jax.tree.map(lambda v: np.full(len(mappings.dataflow), v), (cfg, op))
-    cycles = exact_cycles_of(*same, mappings)
+    chips, ops = jax.tree.map(lambda v: np.full(len(mappings.dataflow), v), (cfg, op))
+    cycles = exact_cycles_of(chips, ops, mappings)
     values = goal.of(prices, cycles)
     best = int(np.argmin(values))
     return jax.tree.map(lambda v: v[best], mappings), float(cycles[best]), float(values[best])
