@@ -1,0 +1,73 @@
+"""The rows of a sweep's table as plots read them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from kpu_jax.analysis import sweep_table
+from kpu_jax.base.errors import KPUError, is_number, nearest, shown
+from kpu_jax.explore.sweep import SweepResult
+
+Row = Mapping[str, Any]
+
+
+class Column:
+    """Columns of results."""
+
+    LATENCY, ENERGY, EDP, AREA, POWER, TDP = "latency_ms", "energy_mj", "edp_js", "area_mm2", "power_w", "tdp_w"
+
+
+RESULTS = {
+    Column.LATENCY: "latency [ms]",
+    Column.ENERGY: "energy [mJ]",
+    Column.EDP: "energy x delay [J s]",
+    Column.AREA: "area [mm$^2$]",
+    Column.POWER: "power [W]",
+    Column.TDP: "TDP [W]",
+}
+_NO_FIELD = {*RESULTS, "chip", "mapped_for", "pareto", "meets"}
+_UNITS = {"mhz": "MHz", "gbps": "GB/s", "kb": "KB", "mb": "MB", "ns": "ns", "bytes": "byte", "pj": "pJ", "v": "V"}
+
+
+def rows_of(what: str, result: Any) -> list[Row]:
+    """The rows of a `SweepResult`, or given ones after a check."""
+    if isinstance(result, SweepResult):
+        return list(sweep_table(result))
+    if not isinstance(result, (list, tuple)) or not all(isinstance(row, Mapping) for row in result):
+        raise KPUError(f"{what} needs the result of kpu.sweep or the rows of its table, got {type(result).__name__}")
+    if not result:
+        raise KPUError(f"{what}: the table has no rows: there is nothing to plot")
+    for column in (Column.LATENCY, Column.ENERGY, Column.AREA):
+        if column not in result[0]:
+            raise KPUError(f"{what}: the rows have no column {column!r}, which every table of a sweep has")
+    return list(result)
+
+
+def fields_of(rows: Sequence[Row]) -> list[str]:
+    """The chip's fields that take several values in these rows."""
+    names = [name for name in rows[0] if name not in _NO_FIELD and is_number(rows[0][name])]
+    return [name for name in names if len({float(row[name]) for row in rows}) > 1]
+
+
+def column_of(rows: Sequence[Row], name: str) -> np.ndarray:
+    """[row] float64 of one column; `KPUError` with the nearest names, or with the row that holds no number."""
+    if name == Column.EDP and name not in rows[0]:
+        return column_of(rows, Column.LATENCY) * column_of(rows, Column.ENERGY) * 1e-6
+    if name not in rows[0]:
+        raise KPUError(f"column {shown(name)} is unknown: {nearest(name, [c for c in rows[0] if is_number(rows[0][c])])}")
+    for i, row in enumerate(rows):
+        if not is_number(row.get(name)):
+            raise KPUError(f"row {i} of the table: {name} must be a number, got {shown(row.get(name))}")
+    return np.array([row[name] for row in rows], float)
+
+
+def label_of(name: str) -> str:
+    """A column's name for an axis, with its unit."""
+    if name in RESULTS:
+        return RESULTS[name]
+    unit = _UNITS.get(name.rsplit(".", 1)[-1].rsplit("_", 1)[-1], "count")
+    stem = name.rsplit("_", 1)[0] if unit != "count" else name
+    return f"{stem.rsplit('.', 1)[-1].replace('_', ' ')} [{unit}]"
