@@ -24,6 +24,7 @@ from kpu_jax.core import (
     matmul_shape,
 )
 from kpu_jax.explore.mapping_search import best_mapping
+from kpu_jax.explore.optimal.search import search_mapping
 from kpu_jax.explore.space import Space, load_space
 from kpu_jax.explore.study import Study, load_study
 from kpu_jax.explore.sweep import sweep
@@ -103,6 +104,7 @@ __all__ = [
     "program",
     "replace_path",
     "save_config",
+    "search_mapping",
     "simulate",
     "sweep",
     "technology",

@@ -17,7 +17,7 @@ from kpu_jax.explore.quick_mapping import quick_mapping
 from kpu_jax.hardware import KPUConfig, check_config, preset
 from kpu_jax.hardware.fields import FIELDS
 from kpu_jax.machine import memory
-from kpu_jax.machine.formats import storage
+from kpu_jax.machine.formats import as_array, storage
 from kpu_jax.machine.matmul import Formats, as_batches, check_options, formats_of, is_float, multiply, quantised, result_shape
 from kpu_jax.machine.order import regions_of
 from kpu_jax.machine.port import MemoryPort
@@ -272,7 +272,7 @@ class Simulator:
         not fit), `ClosedError`; memories and report are then as before.
         """
         self._check_open()
-        a, b, addend = (x if x is None or isinstance(x, jax.Array) else np.asarray(x) for x in (A, B, bias))  # type: Any, Any, Any
+        a, b, addend = (as_array("A", A), as_array("B", B), None if bias is None else as_array("the bias", bias))  # type: Any, Any, Any
         shape = result_shape(a.shape, b.shape)
         formats = formats_of(a, b, dtype, c_dtype, acc_dtype)
         check_options(a, b, addend, activation, a_scale, b_scale, c_scale)

@@ -1,5 +1,6 @@
 """The functional KPU: numbers out of the fabric, in the order in which a schedule adds them."""
 
+from kpu_jax.machine.conversion import Conversion
 from kpu_jax.machine.formats import convert
 from kpu_jax.machine.grid import Activity, step_pass
 from kpu_jax.machine.matmul import matmul
@@ -11,6 +12,7 @@ from kpu_jax.machine.wave import wave
 
 __all__ = [
     "Activity",
+    "Conversion",
     "MachineError",
     "Run",
     "convert",

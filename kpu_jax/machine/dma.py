@@ -8,7 +8,7 @@ import numpy as np
 
 from kpu_jax.machine.formats import storage
 from kpu_jax.machine.places import MachineError
-from kpu_jax.machine.state import AXES, ON_HOST, ON_L3, Fed, Instruction, State
+from kpu_jax.machine.state import AXES, ON_HOST, ON_L3, Bag, Fed, Instruction, State
 from kpu_jax.program import Opcode
 from kpu_jax.program.blocks import OPERAND_AXES
 
@@ -22,7 +22,7 @@ def transfer(state: State, ins: Instruction) -> None:
     elif ins.opcode == Opcode.HOST_LOAD_TILE:
         fresh = {item: size for item, size in _extent(state, ins).items() if item not in state.arrived}
         state.arrived |= set(fresh)
-        state.counters.move(ins.operand, "host", "dram", sum(fresh.values()) * state.blocks.bytes[ins.operand])
+        state.carry(ins.operand, "host", "dram", sum(fresh.values()))
     else:
         _operand(state, ins)
 
@@ -56,10 +56,9 @@ def _operand(state: State, ins: Instruction) -> None:
         if x == "A" and state.inputs:
             values[group,] = state.inputs[element].rows(rows)
         else:
-            values[group,] = state.whole[x][element][np.ix_(rows, cols)]
-    size = sum(extent.values()) * state.blocks.bytes[x]
-    state.counters.move(x, "dram", "l3", size)
-    state.put(3, x, ins.key(3), Fed(values, 1, size))
+            values[group,] = state.passing("dma", x, state.whole[x][element][np.ix_(rows, cols)])
+    written = state.carry(x, "dram", "l3", sum(extent.values()))
+    state.put(3, x, ins.key(3), Fed(values, 1, written))
 
 
 def _bias(state: State, ins: Instruction) -> None:
@@ -75,7 +74,9 @@ def _results(state: State, ins: Instruction) -> None:
     key, move = ins.key(3), state.counters.move
     if ins.opcode == Opcode.DMA_STORE_TILE:
         bag = state.take_bag(3, key)
-        move("C", "l3", "dram", sum(map(state.piece_bytes, bag.values())))
+        move("C", "l3", "", sum(map(state.piece_bytes, bag.values())))
+        bag = Bag({spot: state.leaving("dma", piece) for spot, piece in bag.items()})
+        move("C", "", "dram", sum(map(state.piece_bytes, bag.values())))
         state.outside.put(key, bag)
     elif ins.opcode == Opcode.HOST_STORE_TILE:
         move("C", "dram", "host", sum(map(state.piece_bytes, state.outside.get(key).values())))
@@ -90,7 +91,8 @@ def results(state: State) -> np.ndarray:
     """C [batch, M, N] in its format, from where it ended; `MachineError` if a piece is missing or not complete."""
     b, geometry = state.blocks, state.geometry
     places = state.at[3, "C"] if state.location["C"] == ON_L3 else state.outside
-    c = np.zeros((b.batch, b.size["m"], b.size["n"]), storage(state.output.fmt))
+    fmt = state.conversions["C"].format if "C" in state.conversions else state.output.fmt
+    c = np.zeros((b.batch, b.size["m"], b.size["n"]), storage(fmt))
     written = np.zeros(c.shape, bool)
     for key, bag in places.items():
         batch, m3, n3 = key[0], key[1 + AXES.index("m")], key[1 + AXES.index("n")]

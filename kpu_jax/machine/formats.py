@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kpu_jax.base.errors import DtypeError, KPUError
+from kpu_jax.base.errors import DtypeError, KPUError, shown
 from kpu_jax.workload.dtypes import FORMATS, NumberFormat, parse_dtype
 
 _STORAGE = {
@@ -46,6 +46,16 @@ def format_with_bits(bits: float, like: NumberFormat) -> NumberFormat:
     if like.bits == bits:
         return like
     return next(f for f in FORMATS if f.bits == bits and f.is_float == like.is_float)
+
+
+def as_array(field: str, value: Any) -> Any:
+    """`value` as an array, jax's own as they are; `DtypeError` naming `field` for what is none."""
+    if isinstance(value, (np.ndarray, jax.Array)):
+        return value
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError):
+        raise DtypeError(f"{field} must be an array of numbers, got {shown(value)}") from None
 
 
 def limits(fmt: NumberFormat) -> tuple[float, float]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from kpu_jax.base.errors import DtypeError, ShapeError, check_choice
 from kpu_jax.machine.arithmetic import Arithmetic, arithmetic
-from kpu_jax.machine.formats import convert, format_of, number_format, storage
+from kpu_jax.machine.formats import as_array, convert, format_of, number_format, storage
 from kpu_jax.machine.order import Bounds, Order, one_chain
 from kpu_jax.machine.tile_path import product, sums
 from kpu_jax.machine.vector_engine import activated, check_scale, rounded_to, widest_scale
@@ -197,6 +197,7 @@ def matmul(
 
     Raises `ShapeError`, `DtypeError`, `QuantisationError`. Gradients: see the module.
     """
+    a, b, bias = as_array("A", a), as_array("B", b), None if bias is None else as_array("the bias", bias)
     formats = formats_of(a, b, dtype, c_dtype, acc_dtype)
     shape = result_shape(a.shape, b.shape)
     check_options(a, b, bias, activation, a_scale, b_scale, c_scale)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from kpu_jax.base.errors import AddressError, DtypeError, MemoryFullError, check_number, shown
+from kpu_jax.base.errors import AddressError, DtypeError, MemoryFullError, ShapeError, check_number, shown
 from kpu_jax.hardware.addresses import address_map, region_sizes
 from kpu_jax.machine.formats import storage
 from kpu_jax.workload.dtypes import NumberFormat
@@ -115,12 +115,22 @@ def array_bytes(shape: tuple[int, ...], fmt: NumberFormat) -> int:
 def read_array(memory: Memory, address: int, shape: tuple[int, ...], fmt: NumberFormat) -> np.ndarray:
     """An array in row-major order from `address`, which must be a multiple of the element's bytes."""
     _check_aligned(memory, address, fmt)
+    shape = _checked_shape(shape)
     data = read(memory, address, array_bytes(shape, fmt))
     if fmt.bits == 4:
         data = np.stack([data & 15, data >> 4], axis=-1).ravel()[: int(np.prod(shape, dtype=np.int64))]
         if not fmt.is_float:
             return ((data.astype(np.int8) ^ 8) - 8).astype(storage(fmt)).reshape(shape)
     return data.view(storage(fmt)).reshape(shape)
+
+
+def _checked_shape(shape: Any) -> tuple[int, ...]:
+    if not isinstance(shape, (tuple, list)):
+        raise ShapeError(f"shape must be a tuple of sizes [elements], got {shown(shape)}")
+    try:
+        return tuple(int(check_number("a size in shape", size, "elements", integer=True, high=2.0**53)) for size in shape)
+    except ValueError as error:
+        raise ShapeError(str(error)) from None
 
 
 def write_array(memory: Memory, address: int, array: Any, fmt: NumberFormat) -> Memory:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from kpu_jax.machine.arithmetic import Arithmetic
+from kpu_jax.machine.conversion import Conversion
 from kpu_jax.machine.fabric import Fabric, elementwise
 from kpu_jax.machine.formats import storage
 from kpu_jax.machine.geometry import Geometry, Input
@@ -23,6 +24,7 @@ from kpu_jax.workload.op import CONV
 ON_HOST, ON_DRAM, ON_L3 = range(3)  # codes of where an operand lies
 AXES = "mnk"
 LEVEL_NAME = {3: "l3", 2: "l2", 1: "l1"}
+OUTSIDE = {"dma": ("host", "dram"), "block_mover": ("host", "dram", "l3"), "streamer": ("host", "dram", "l3", "l2")}  # of a mover
 Key = tuple[int, ...]  # of a block: batch step, then indices (M, N, K) at L3, L2 and the pass as far as it goes, -1 where it has none
 Index = tuple[int, int, int]
 Tile = tuple[int, int, int, int]  # batch group, and the compute tile's place along M, N, K
@@ -76,6 +78,7 @@ class Sum:
     values: np.ndarray  # [m, n]
     k: int  # products in each sum
     complete: bool = False
+    converted: bool = False  # by a mover, on its way out
 
 
 class Fed(NamedTuple):
@@ -94,15 +97,30 @@ class State:
     """The memories of a running machine: which blocks they hold, and what was moved."""
 
     def __init__(
-        self, program: Program, blocks: Blocks, fabric: Fabric, output: Output, a: np.ndarray, b: np.ndarray, bias: np.ndarray
+        self,
+        program: Program,
+        blocks: Blocks,
+        fabric: Fabric,
+        output: Output,
+        a: np.ndarray,
+        b: np.ndarray,
+        bias: np.ndarray,
+        conversions: dict[str, Conversion],
+        outside_bits: Mapping[str, float],
     ) -> None:
-        """A per batch element (a convolution: its input), B [batch, K, N], bias [batch, N], as the PEs take them."""
+        """A per batch element (a convolution: its input), B [batch, K, N], bias [batch, N], as the PEs take them.
+
+        An operand with a conversion is as it comes, in elements of `outside_bits`, until the mover that converts it.
+        """
         op, mapping = program.op, program.mapping
         self.op, self.blocks, self.fabric, self.output = op, blocks, fabric, output
         self.geometry = Geometry(op, blocks)
         self.inputs = [Input(op, blocks, x) for x in a] if int(op.kind) == CONV else []
         self.whole = {"A": a, "B": b}
         self.bias = bias
+        self.conversions = conversions
+        inside_bits = {"A": float(op.a_bits), "B": float(op.b_bits), "C": float(op.c_bits)}
+        self._outside_bytes = {x: blocks.bytes[x] * bits / inside_bits[x] for x, bits in outside_bits.items()}
         self.location = {"A": int(op.loc_a), "B": int(op.loc_b), "C": int(op.loc_c)}
         doubles = {3: mapping.double_l3, 2: mapping.double_l2, 1: mapping.double_l1}
         self.at: dict[tuple[int, str], Places[Any]] = {}
@@ -120,9 +138,35 @@ class State:
         self.switched = np.zeros((blocks.rows, blocks.cols), np.int64)
         self.fabric_cycles = 0
 
+    def element_bytes(self, x: str, level: str) -> float:
+        """Bytes of an element of A or B in a memory."""
+        converted = x in self.conversions and level in OUTSIDE[self.conversions[x].on]
+        return self._outside_bytes[x] if converted else self.blocks.bytes[x]
+
+    def passing(self, mover: str, x: str, block: np.ndarray) -> np.ndarray:
+        """A block of A or B, as the PEs take it, after a mover: converted if that is where it happens."""
+        if x not in self.conversions or self.conversions[x].on != mover:
+            return block
+        return self.conversions[x](block).astype(self.fabric.how.dtype)
+
+    def carry(self, x: str, source: str, target: str, elements: float, copies: int = 1) -> float:
+        """Count a move of A or B; the bytes that it writes at the target, all copies together."""
+        self.counters.move(x, source, "", elements * self.element_bytes(x, source))
+        written = elements * self.element_bytes(x, target) * copies
+        self.counters.move(x, "", target, written)
+        return written
+
+    def leaving(self, mover: str, piece: Sum) -> Sum:
+        """A piece of C after a mover: converted if it is complete and that is where it happens."""
+        conversion = self.conversions.get("C")
+        if conversion is None or conversion.on != mover or not piece.complete or piece.converted:
+            return piece
+        return dataclasses.replace(piece, values=conversion(piece.values), converted=True)
+
     def piece_bytes(self, piece: Sum) -> float:
         """Bytes of a piece of C where it lies."""
-        return piece.values.size * (self.blocks.bytes["C"] if piece.complete else self.blocks.acc_bytes)
+        complete = self._outside_bytes["C"] if piece.converted else self.blocks.bytes["C"]
+        return piece.values.size * (complete if piece.complete else self.blocks.acc_bytes)
 
     def put(self, level: int, x: str, key: Key, block: Fed) -> None:
         """A block of A, B or the bias comes to a memory, in the place of another or its own."""

@@ -8,6 +8,7 @@ from kpu_jax.machine.places import MachineError
 from kpu_jax.machine.state import Fed, Instruction, State, Sum
 from kpu_jax.program import Opcode
 from kpu_jax.program.blocks import OPERAND_AXES
+from kpu_jax.workload.op import VECTOR
 
 
 def stream(state: State, ins: Instruction) -> None:
@@ -30,19 +31,20 @@ def _operand(state: State, ins: Instruction) -> None:
     if ins.opcode != expected[0][on_cols]:
         raise MachineError(f"{ins.opcode.name} feeds {x} to the wrong side of the array")
     outer, inner = (state.geometry.pass_parts(a, *ins.along(a)) for a in OPERAND_AXES[x])
-    turned = x == "A" and state.blocks.dataflow != 0
+    turned = x == "A" and state.blocks.dataflow != 0 and state.blocks.kind != VECTOR
     values: dict[tuple[int, ...], Any] = {}
     for group in state.geometry.groups(ins.batch):
         for rows in outer:
             for cols in inner:
                 block = held.values[group, rows.tile, cols.tile]
-                values[group, rows.tile, cols.tile] = block[cols.span, rows.span].T if turned else block[rows.span, cols.span]
-    size = sum(v.size for v in values.values()) * state.blocks.bytes[x]
-    receivers = round(ins.read / size)
+                part = block[cols.span, rows.span].T if turned else block[rows.span, cols.span]
+                values[group, rows.tile, cols.tile] = state.passing("streamer", x, part)
+    elements = sum(v.size for v in values.values())
+    receivers = round(ins.read / (elements * state.blocks.bytes[x]))
     if receivers > held.receivers:
         raise MachineError(f"{ins.opcode.name} feeds {x} to {receivers} compute tiles, of which {held.receivers} have it in L2")
-    state.counters.move(x, "l2", "l1", size * receivers)
-    state.put(1, x, ins.key(1), Fed(values, receivers, size * receivers))
+    written = state.carry(x, "l2", "l1", elements * receivers)
+    state.put(1, x, ins.key(1), Fed(values, receivers, written))
 
 
 def _bias(state: State, ins: Instruction) -> None:
@@ -90,6 +92,6 @@ def _drain(state: State, ins: Instruction) -> None:
             bias = state.at[1, "bias"].get(ins.key(1, "n"))
             move("bias", "l1", "", piece.values.shape[1] * state.blocks.acc_bytes)
             piece = Sum(state.add(piece.values, bias.values[group, tn]), piece.k)
-        piece = state.deliver(piece, columns[spans[tn]][inside[tn]])
+        piece = state.leaving("streamer", state.deliver(piece, columns[spans[tn]][inside[tn]]))
         move("C", "", "l2", state.piece_bytes(piece))
         state.set_piece(2, target, (m1, n1, *tile), piece)

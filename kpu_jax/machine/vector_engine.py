@@ -20,7 +20,9 @@ from kpu_jax.machine.formats import convert, limits
 from kpu_jax.workload.dtypes import NumberFormat
 from kpu_jax.workload.op import ACTIVATIONS
 
-_FUNCTIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+LEAST_SCALE = 2.0**-126  # below it, float32 has no normal reciprocal
+
+FUNCTIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "none": lambda x: x,
     "relu": jax.nn.relu,
     "gelu": lambda x: jax.nn.gelu(x, approximate=True),
@@ -29,7 +31,7 @@ _FUNCTIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "silu": jax.nn.silu,
     "leaky_relu": lambda x: jax.nn.leaky_relu(x, 0.01),
 }
-assert tuple(_FUNCTIONS) == ACTIVATIONS
+assert tuple(FUNCTIONS) == ACTIVATIONS
 
 
 def activated(acc: jax.Array, activation: str, scale: Any = None) -> jax.Array:
@@ -40,7 +42,7 @@ def activated(acc: jax.Array, activation: str, scale: Any = None) -> jax.Array:
     if scale is not None or activation not in ("none", "relu"):
         acc = acc.astype(jnp.float32)
     x = acc if scale is None else acc * scale
-    return jnp.maximum(x, 0) if x.dtype == jnp.int32 and activation == "relu" else _FUNCTIONS[activation](x)
+    return jnp.maximum(x, 0) if x.dtype == jnp.int32 and activation == "relu" else FUNCTIONS[activation](x)
 
 
 def delivered(acc: jax.Array, activation: str, scale: Any, fmt: NumberFormat, c_scale: Any = None) -> jax.Array:
@@ -93,16 +95,21 @@ def widest_scale(x: jax.Array, fmt: NumberFormat, k: int) -> jax.Array:
 
 
 def check_scale(field: str, scale: Any) -> None:
-    """`QuantisationError` naming `field` unless every element of `scale` is positive and finite; traced ones pass."""
+    """`QuantisationError` naming `field` unless every element of `scale` is positive and finite, as its reciprocal is.
+
+    Traced ones pass.
+    """
     if is_traced(scale):
         return
     try:
-        values = np.asarray(scale, np.float64)
+        with np.errstate(over="ignore"):
+            values = np.asarray(scale, np.float32)  # what the engine multiplies by, or by the reciprocal of
     except (TypeError, ValueError):
         raise QuantisationError(f"{field} must be a positive number, or one per column, got {shown(scale)}") from None
-    wrong = values[~(np.isfinite(values) & (values > 0))]
+    wrong = np.asarray(scale)[~((values >= LEAST_SCALE) & (values <= 1 / LEAST_SCALE))]
     if wrong.size:
         raise QuantisationError(
-            f"{field} must be positive and finite [value of one step], got {wrong.flat[0]}; "
+            f"{field} must be positive and finite [value of one step], from {LEAST_SCALE:.3g} to {1 / LEAST_SCALE:.3g}, "
+            f"got {wrong.flat[0]}; "
             "take the largest magnitude over the format's largest value"
         )

@@ -10,5 +10,8 @@ from kpu_jax.hardware import derived
 
 
 def rate_of(cfg: Any, op: Any) -> Any:
-    """Multiply-adds of a PE per cycle for this operation: set by the wider of A and B."""
-    return derived.macs_per_pe(cfg, jnp.maximum(jnp.maximum(op.a_bits, op.b_bits), 1.0))
+    """Multiply-adds of a PE per cycle for this operation: set by the wider of A and B.
+
+    Vector operations do none; the operands of one of their elements may have more than 32 bits together.
+    """
+    return derived.macs_per_pe(cfg, jnp.clip(jnp.maximum(op.a_bits, op.b_bits), 1.0, 32.0))

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import kpu_jax as kpu
-from kpu_jax.base.errors import AddressError, DtypeError, MemoryFullError
+from kpu_jax.base.errors import AddressError, DtypeError, MemoryFullError, ShapeError
 from kpu_jax.machine import memory
-from kpu_jax.machine.formats import storage
+from kpu_jax.machine.formats import number_format, storage
 from kpu_jax.machine.memory import PAGE, Memory
 from kpu_jax.workload.dtypes import FORMATS
 
@@ -103,3 +103,9 @@ def test_the_address_map_places_every_memory():
         memory.locate(chip, 1 << 45, 1)
     with pytest.raises(AddressError, match="end beyond"):
         memory.locate(chip, external.base + external.size - 1, 2)
+
+
+@pytest.mark.parametrize("shape", [(-3, 2), (1.5,), "ab", 7, (True,)])
+def test_shapes_that_cannot_be_are_named(shape):
+    with pytest.raises(ShapeError, match="shape"):
+        memory.read_array(Memory("l3", 4096), 0, shape, number_format("", "fp32"))

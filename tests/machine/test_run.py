@@ -162,6 +162,13 @@ def test_a_wrong_program_is_found_out():
         ({"A": A, "B": B}, {"c_dtype": "int8"}, DtypeError, "32 bits"),
         ({"A": A, "B": B}, {"scale": float("nan")}, QuantisationError, "scale"),
         ({"A": A, "B": B}, {"fabric": "fast"}, KPUError, "stepped"),
+        (None, {}, KPUError, "arrays"),
+        ({"A": A, "B": None}, {}, DtypeError, "B"),
+        ({"A": A, "B": [[1, 2], [3]]}, {}, DtypeError, "array of numbers"),
+        ({"A": A, "B": B}, {"conversions": [1]}, KPUError, "conversions"),
+        ({"A": A, "B": B}, {"scale": [0.1, 0.2]}, ShapeError, "18"),
+        ({"A": A, "B": B}, {"scale": 1e-42}, QuantisationError, "scale"),
+        ({"A": A, "B": B}, {"function": "add"}, KPUError, "vector operation"),
     ],
 )
 def test_wrong_arrays_are_named(arrays, options, kind, word):

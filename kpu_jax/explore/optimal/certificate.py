@@ -1,0 +1,26 @@
+"""What a search has proven about the mapping that it returns."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Certificate(NamedTuple):
+    """The objective of every mapping of the space is at least `lower_bound`; that of the returned one is `value`."""
+
+    space: int  # mappings in the space, legal or not
+    bounded: int  # of these, how many were bounded one by one
+    timed: int  # of these, how many were timed exactly (besides the first incumbent)
+    value: float  # objective of the returned mapping, by exact time
+    lower_bound: float  # on the objective over the whole space, to 1e-9 relative
+    closed_by: str  # "floor": no mapping can be better; "exhaustion": each was bounded or timed; "budget": neither
+
+    @property
+    def gap(self) -> float:
+        """How much better, relative to `value`, an unseen mapping might still be."""
+        return max(0.0, 1 - self.lower_bound / self.value)
+
+    @property
+    def certified(self) -> bool:
+        """Is the mapping proven best (within the `gap` that was asked for)?"""
+        return self.closed_by != "budget"
