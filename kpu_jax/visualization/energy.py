@@ -34,7 +34,7 @@ def plot_energy_breakdown(results: Report | Any, names: Sequence[str] | None = N
     """Energy by memory level and kind of action.
 
     Of one report: a bar for each, largest first, with its share; what takes none is left out. Of a list of reports, or a dict
-    {name: report}: stacked bars, one per report; of more than 40 the 39 that take most, and the sum of the others.
+    {name: report}: stacked bars, one per report; of more than 40 the 39 that take most, and the mean of the others.
     Returns the Axes. Raises `KPUError` for no reports, infeasible ones, unnamed ones of different workloads, and
     names that do not fit.
     """
@@ -76,7 +76,7 @@ def _stacks(table: dict[str, dict[str, float]], style: dict[str, Any], ax: Axes 
         ranked = sorted(table, key=lambda name: -sum(table[name].values()))
         kept, rest = set(ranked[: MOST_BARS - 1]), ranked[MOST_BARS - 1 :]
         table = {name: parts for name, parts in table.items() if name in kept} | {
-            f"sum of {len(rest)} others": {part: sum(table[name].get(part, 0.0) for name in rest) for part in style}
+            f"mean of {len(rest)} others": {part: sum(table[name].get(part, 0.0) for name in rest) / len(rest) for part in style}
         }
         note = f"the {MOST_BARS - 1} of {count:,} that take most"
     unit = unit_for([sum(parts.values()) for parts in table.values()], "J")

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 
 from kpu_jax.base.errors import KPUError
-from kpu_jax.visualization.style import FAINT, INK, Look, look, new_axes, short, titled
+from kpu_jax.visualization.style import INK, Look, look, new_axes, short, titled
 from kpu_jax.workload import Workload
 from kpu_jax.workload.op import KINDS
 
@@ -35,9 +35,12 @@ def plot_graph(workload: Workload, ax: Axes | None = None) -> Axes:
     layer = _layers(reads)
     x, y, columns, deepest = _places(layer)
     named = len(groups) <= MOST_BOXES
-    ax = new_axes(ax, min(max(6, 1.3 * (x.max() + 1.4)), 24), min(max(3.2, 0.42 * (deepest + 2)), 16))
-    edges = [[(x[p], y[p]), (x[g], y[g])] for g, before in enumerate(reads) for p in before]
-    ax.add_collection(LineCollection(edges, colors=FAINT, linewidths=1.1, zorder=1))
+    ax = new_axes(ax, min(max(4, 1.3 * (x.max() + 1.4)), 24), min(max(3.2, 0.42 * (deepest + 2)), 16))
+    for within in (True, False):
+        pairs = [(p, g) for g, before in enumerate(reads) for p in before if (layer[p] // COLUMN == layer[g] // COLUMN) == within]
+        lines = [[(x[p], y[p]), (x[g], y[g])] for p, g in pairs]
+        style = {"linewidths": 1.1} if within else {"linewidths": 0.7, "linestyles": "dotted"}
+        ax.add_collection(LineCollection(lines, colors="#888888", zorder=1, **style))
     for kind, each in LOOKS.items():
         own = [g for g, members in enumerate(groups) if kinds[members[0]] == kind]
         if not own:
@@ -47,15 +50,17 @@ def plot_graph(workload: Workload, ax: Axes | None = None) -> Axes:
         for g in own if named else []:
             members = groups[g]
             text = short(workload.names[members[0]], 17) + (f" +{len(members) - 1}" if len(members) > 1 else "")
-            ax.annotate(text, (x[g], y[g]), (5, 0), textcoords="offset points", fontsize=6.5, va="center", zorder=3)
+            ax.annotate(text, (x[g], y[g]), (5, 0), textcoords="offset points", fontsize=6.5, va="center", zorder=3,
+                        bbox={"boxstyle": "square,pad=0.05", "fc": "white", "ec": "none", "alpha": 0.7})  # fmt: skip
     ax.set_ylim(deepest + 0.7, -0.7)
     ax.set_xlim(-0.4, x.max() + 1.1)
     ax.set_xticks([])
-    ax.set_ylabel(f"layer [operations after the first]{', from column to column' if columns > 1 else ''}", fontsize=8)
+    ax.set_yticks(np.arange(0, deepest + 1, max(1, (deepest + 1) // 10)) if columns == 1 else [])
+    ax.set_ylabel("layer [operations below the first]" if columns == 1 else "layers, down and then right", fontsize=8)
     ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.01), ncols=3, frameon=False)
     joined = f"chains joined: {len(groups):,} nodes" if len(groups) < count else ""
     unnamed = "" if named else "too many to name"
-    column = f"columns of {COLUMN} layers, left to right" if columns > 1 else ""
+    column = f"columns of {COLUMN} layers, dotted from one to another" if columns > 1 else ""
     titled(ax, f"{count:,} operations, {max(layer) + 1:,} layers", joined, unnamed, column)
     return ax
 

@@ -42,21 +42,32 @@ def plot_memory_heatmap(
     grid = (occupancy if show == "occupancy" else movement)(data, timeline, bins)
     if not grid.rows:
         raise KPUError(f"{WHAT}: this program moves no block: there is nothing to show")
-    unit = unit_for(grid.values, "B")
+    most = grid.values.max(axis=1)
+    shares = 100 * grid.values / np.where(most > 0, most, 1.0)[:, None]
     ax = new_axes(ax, 9, 1.6 + 0.27 * len(grid.rows))
-    image = ax.pcolormesh(grid.edges, np.arange(len(grid.rows) + 1) - 0.5, grid.values * unit.factor, cmap=SEQUENTIAL, vmin=0)
+    image = ax.pcolormesh(grid.edges, np.arange(len(grid.rows) + 1) - 0.5, shares, cmap=SEQUENTIAL, vmin=0, vmax=100)
     image.set_rasterized(True)
-    ax.set_yticks(np.arange(len(grid.rows)), grid.rows, fontsize=8)
+    per = "/cycle" if show == "movement" else ""
+    ax.set_yticks(np.arange(len(grid.rows)), [f"{row}: {_size(size)}{per}" for row, size in zip(grid.rows, most, strict=True)], fontsize=8)
     ax.set_ylim(len(grid.rows) - 0.5, -0.5)
     for row in range(1, len(grid.rows)):
-        if grid.rows[row].split(",")[0].split()[0] != grid.rows[row - 1].split(",")[0].split()[0]:
+        if _group(grid.rows[row], show) != _group(grid.rows[row - 1], show):
             ax.axhline(row - 0.5, color="white", linewidth=1.5)
     ax.set_xlabel("time [fabric cycles]")
-    label = f"held [{unit.name}]" if show == "occupancy" else f"moved [{unit.name} per fabric cycle]"
-    ax.get_figure().colorbar(image, ax=ax, label=label, pad=0.02)  # type: ignore[union-attr]
+    ax.get_figure().colorbar(image, ax=ax, label="share of the row's most [%]", pad=0.02)  # type: ignore[union-attr]
     width = (grid.edges[1] - grid.edges[0]).item()
-    titled(ax, "What the memories hold" if show == "occupancy" else "What moves between memories", f"means over {width:,.4g} cycles")
+    titled(ax, "What the memories hold" if show == "occupancy" else "What moves between memories", f"means over {width:,.4g} cycles; at each row its most")
     return ax
+
+
+def _size(size: float) -> str:
+    unit = unit_for([size], "B")
+    return f"{size * unit.factor:,.3g} {unit.name}"
+
+
+def _group(row: str, show: str) -> str:
+    """Rows of one memory, or of one path, stand together."""
+    return row.split()[0] if show == "occupancy" else row.split(",")[0]
 
 
 def _levels(report: Report, ax: Axes | None) -> Axes:
@@ -141,4 +152,8 @@ def _fired(data: Any) -> np.ndarray:
 def _label_grid(ax: Axes, shape: tuple[int, ...]) -> None:
     ax.set(xlabel="column of the array [PE]", ylabel="row of the array [PE]")
     for axis, size in ((ax.yaxis, shape[0]), (ax.xaxis, shape[1])):
-        axis.set_ticks(np.unique(np.linspace(0, size - 1, min(size, 9)).astype(int)))
+        axis.set_ticks(np.arange(0, size, -(-size // 8)))
+        axis.set_ticks(np.arange(1, size) - 0.5, minor=True)
+    ax.tick_params(which="minor", length=0)
+    if max(shape) <= 64:
+        ax.grid(which="minor", color="#777777", linewidth=0.4)

@@ -11,11 +11,11 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from kpu_jax.base.errors import KPUError
 from kpu_jax.explore.limits import OBJECTIVES
 from kpu_jax.explore.sweep import SweepResult
-from kpu_jax.visualization.sweep_rows import Column, Row, column_of, rows_of
+from kpu_jax.visualization.sweep_rows import Column, Row, column_of, rows_of, shown_column
 from kpu_jax.visualization.style import FAINT, INK, OKABE_ITO, SEQUENTIAL, new_axes, thinned, titled
 
 MOST_DOTS = 5000
-BEST = {"latency": (Column.LATENCY, "<"), "energy": (Column.ENERGY, "v"), "edp": (Column.EDP, "*")}
+BEST = {"latency": (Column.LATENCY, "<", 17), "energy": (Column.ENERGY, "v", 13), "edp": (Column.EDP, "*", 10)}
 
 
 def plot_pareto(result: SweepResult | Sequence[Row], ax: Axes | None = None) -> Axes:
@@ -27,17 +27,19 @@ def plot_pareto(result: SweepResult | Sequence[Row], ax: Axes | None = None) -> 
     Returns the Axes. Raises `KPUError` for other data, no rows, and no chip within the limits.
     """
     rows = rows_of("plot_pareto", result)
-    time, energy, area = (column_of(rows, c) for c in (Column.LATENCY, Column.ENERGY, Column.AREA))
+    (time, time_label), (energy, energy_label) = (shown_column(rows, c) for c in (Column.LATENCY, Column.ENERGY))
+    area = column_of(rows, Column.AREA)
     meets = np.array([bool(row.get("meets", True)) for row in rows]) & np.isfinite(time) & np.isfinite(energy)
     if not meets.any():
         raise KPUError("plot_pareto: none of these chips keeps the limits in finite time: widen the limits")
     ax = new_axes(ax, 7.5, 5)
     points = result.summary.front_points if isinstance(result, SweepResult) else np.zeros((0, 3))
     points = points[thinned(len(points), MOST_DOTS)]
+    points = points * [_times(time, rows, Column.LATENCY) * 1e3, _times(energy, rows, Column.ENERGY) * 1e-9, 1.0]
     areas = np.concatenate([points[:, 2], area[meets]])
     low, high = float(areas.min()), float(areas.max())
     colours = {"cmap": SEQUENTIAL, "vmin": low, "vmax": high if high > low else low * 1.01 + 1e-12}
-    ax.scatter(points[:, 0] * 1e3, points[:, 1] * 1e-9, 8, points[:, 2], alpha=0.5, linewidths=0, **colours)
+    ax.scatter(points[:, 0], points[:, 1], 8, points[:, 2], alpha=0.5, linewidths=0, **colours)
     circles = ax.scatter(time[meets], energy[meets], 50, area[meets], edgecolors=INK, linewidths=0.6, zorder=3, **colours)
     beyond = ~meets & np.isfinite(time) & np.isfinite(energy)
     if beyond.any():
@@ -45,13 +47,13 @@ def plot_pareto(result: SweepResult | Sequence[Row], ax: Axes | None = None) -> 
     front = _front(time, energy, meets)
     ax.plot(time[front], energy[front], color=INK, linewidth=1, zorder=2, label="front of exact (latency, energy)")
     for name in OBJECTIVES:
-        column, mark = BEST[name]
+        column, mark, size = BEST[name]
         i = int(np.argmin(np.where(meets, column_of(rows, column), np.inf)))
-        ax.plot(time[i], energy[i], mark, color=OKABE_ITO[5], markersize=13, markeredgecolor="white", zorder=4, linestyle="none",
+        ax.plot(time[i], energy[i], mark, color=OKABE_ITO[5], markersize=size, markeredgecolor="white", zorder=4, linestyle="none",
                 label=f"best {name}: chip {rows[i].get('chip', i)}")  # fmt: skip
-    everything = np.concatenate([time[meets | beyond], points[:, 0] * 1e3])
+    everything = np.concatenate([time[meets | beyond], points[:, 0]])
     _scale_x(ax, everything)
-    ax.set(xlabel="latency [ms]", ylabel="energy [mJ]")
+    ax.set(xlabel=time_label, ylabel=energy_label)
     ax.margins(0.08)
     small = f"dots: {len(points):,} on the front by lower bound" if len(points) else ""
     chips = result.summary.chips if isinstance(result, SweepResult) else len({row.get("chip", i) for i, row in enumerate(rows)})
@@ -60,6 +62,13 @@ def plot_pareto(result: SweepResult | Sequence[Row], ax: Axes | None = None) -> 
     ax.grid(alpha=0.3, which="both")
     ax.legend(fontsize=8)
     return ax
+
+
+def _times(shown: np.ndarray, rows: Sequence[Row], column: str) -> float:
+    """The factor from a table's column to what is drawn."""
+    values = column_of(rows, column)
+    i = int(np.argmax(np.where(np.isfinite(values), values, -1.0)))
+    return float(shown[i] / values[i])
 
 
 def _front(time: np.ndarray, energy: np.ndarray, meets: np.ndarray) -> list[int]:

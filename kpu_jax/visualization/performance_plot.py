@@ -66,9 +66,9 @@ def _rows(report: Report, names: Sequence[str] | None, ax: Axes | None) -> Axes:
     unit = unit_for([*seconds[shown], seconds[rest].sum()], "s")
     ax = new_axes(ax, 8, 1.3 + 0.22 * (len(shown) + bool(len(rest))))
     for place, i in enumerate(shown):
-        time = seconds[i] * unit.factor
-        ax.barh(place, time, **ENGINE_LOOKS[str(held[i])].bar)
-        ax.annotate(f"{100 * each.utilization[i]:.0f} %", (time, place), (3, 0), textcoords="offset points", va="center", fontsize=7)
+        width = seconds[i] * unit.factor
+        ax.barh(place, width, **ENGINE_LOOKS[str(held[i])].bar)
+        ax.annotate(f"{100 * each.utilization[i]:.0f} %", (width, place), (3, 0), textcoords="offset points", va="center", fontsize=7)
     if len(rest):
         ax.barh(len(shown), seconds[rest].sum() * unit.factor, facecolor="white", edgecolor=INK, linewidth=0.8)
     labels = [short(names[i]) for i in shown] + ([f"{len(rest)} other rows"] if len(rest) else [])
@@ -76,7 +76,9 @@ def _rows(report: Report, names: Sequence[str] | None, ax: Axes | None) -> Axes:
     ax.set_ylim(len(labels) - 0.4, -0.6)
     ax.set_xlabel(f"time, all occurrences [{unit.name}]; utilization at the bar")
     cut = f"the {len(shown)} longest of {rows} rows" if len(rest) else ""
-    titled(ax, f"{report.seconds * 1e3:,.4g} ms, {report.energy_pj * 1e-9:,.4g} mJ", cut)
+    time, energy = unit_for([report.seconds], "s"), unit_for([report.energy_pj * 1e-12], "J")
+    whole = f"{report.seconds * time.factor:,.4g} {time.name}, {report.energy_pj * 1e-12 * energy.factor:,.4g} {energy.name}"
+    titled(ax, whole, cut)
     legend_of(ax, {f"held longest: {e.replace('_', ' ')}": ENGINE_LOOKS[e] for e in ENGINES if e in held})
     ax.margins(x=0.08)
     return ax

@@ -14,7 +14,7 @@ from matplotlib.colors import LogNorm, Normalize
 from kpu_jax.base.errors import KPUError, check_choice
 from kpu_jax.explore.sweep import SweepResult
 from kpu_jax.visualization.style import FAINT, INK, SEQUENTIAL, look, new_axes, thinned, titled
-from kpu_jax.visualization.sweep_rows import RESULTS, Column, Row, column_of, fields_of, label_of, rows_of
+from kpu_jax.visualization.sweep_rows import RESULTS, Column, Row, column_of, fields_of, rows_of, shown_column
 
 WHAT = "plot_sweep"
 KINDS = ("parallel", "slice")
@@ -58,10 +58,10 @@ def plot_sweep(
 
 def _parallel(rows: list[Row], fields: list[str], measure: str, ax: Axes | None) -> Axes:
     columns = [*fields, *dict.fromkeys((Column.LATENCY, Column.ENERGY, Column.AREA, measure))]
-    goal = column_of(rows, measure)
+    goal, goal_label = shown_column(rows, measure)
     order = np.argsort(goal, kind="stable")
     shown = order[thinned(len(order), MOST_LINES)]
-    table = np.array([column_of(rows, column) for column in columns])
+    table, labels = zip(*(shown_column(rows, column) for column in columns), strict=True)
     placed = np.array([_placed(values, column in fields) for values, column in zip(table, columns, strict=True)])
     front = np.array([bool(row.get("pareto", False)) for row in rows])
     norm = LogNorm(goal.min(), goal.max()) if goal.min() > 0 and goal.max() > goal.min() else Normalize(goal.min(), goal.max() + 1e-300)
@@ -73,13 +73,13 @@ def _parallel(rows: list[Row], fields: list[str], measure: str, ax: Axes | None)
     ax.add_collection(LineCollection(lines[::-1], colors=colours[::-1], linewidths=widths[::-1], zorder=2))
     best = order[0]
     ax.plot(np.arange(len(columns)), placed[:, best], "o--", color="#D55E00", markersize=6, zorder=4,
-            label=f"least {label_of(measure).split(' [')[0]}: chip {rows[best].get('chip', best)}")  # fmt: skip
+            label=f"least {goal_label.split(' [')[0]}: chip {rows[best].get('chip', best)}")  # fmt: skip
     for x, (column, values) in enumerate(zip(columns, table, strict=True)):
         ax.axvline(x, color=INK, linewidth=0.8, zorder=1)
         for value, y in _ticks(values, placed[x], column in fields):
             ax.annotate(f"{value:.4g}", (x, y), (3, 0), textcoords="offset points", fontsize=7, va="center", zorder=5,
                         bbox={"boxstyle": "round,pad=0.1", "fc": "white", "ec": "none", "alpha": 0.75})  # fmt: skip
-    names = [label_of(column).replace(" [", "\n[") for column in columns]
+    names = [label.replace(" [", "\n[") for label in labels]
     names = ["\n".join([" ".join(_wrapped(n.split("\n")[0])), n.split("\n")[1]]) for n in names]
     ax.set_xticks(np.arange(len(columns)), names, fontsize=7.5)
     ax.set_yticks([])
@@ -87,7 +87,7 @@ def _parallel(rows: list[Row], fields: list[str], measure: str, ax: Axes | None)
     ax.set_ylim(-0.05, 1.12)
     for side in ("left", "right", "top"):
         ax.spines[side].set_visible(False)
-    ax.get_figure().colorbar(ScalarMappable(norm, SEQUENTIAL), ax=ax, label=label_of(measure), pad=0.01)  # type: ignore[union-attr]
+    ax.get_figure().colorbar(ScalarMappable(norm, SEQUENTIAL), ax=ax, label=goal_label, pad=0.01)  # type: ignore[union-attr]
     thin = f"{len(shown)} of {len(rows):,} shown" if len(shown) < len(rows) else ""
     titled(ax, f"{len(rows):,} mapped chips within the limits", thin, "thick: on the Pareto front" if front.any() else "")
     ax.legend(fontsize=8, loc="upper left")
@@ -128,7 +128,7 @@ def _ticks(values: np.ndarray, placed: np.ndarray, ranked: bool) -> list[tuple[f
 
 
 def _slice(rows: list[Row], field: str, measure: str, ax: Axes | None) -> Axes:
-    x, y = column_of(rows, field), column_of(rows, measure)
+    (x, x_label), (y, y_label) = shown_column(rows, field), shown_column(rows, measure)
     values = np.unique(x)
     best = np.array([y[x == v].min() for v in values])
     ax = new_axes(ax, 6.5, 4.2)
@@ -136,12 +136,12 @@ def _slice(rows: list[Row], field: str, measure: str, ax: Axes | None) -> Axes:
     ax.plot(values, best, "s-", color=look(0).colour, label="best at each value")
     if values[0] > 0 and values[-1] >= 8 * values[0]:
         ax.set_xscale("log")
-        ticks = values[thinned(len(values), 8)]
-        ax.set_xticks(ticks, [f"{v:g}" for v in ticks])
-        ax.minorticks_off()
+    ticks = values[thinned(len(values), 8)]
+    ax.set_xticks(ticks, [f"{v:g}" for v in ticks])
+    ax.xaxis.minorticks_off()
     if y.min() > 0 and y.max() > 10 * y.min():
         ax.set_yscale("log")
-    ax.set(xlabel=label_of(field), ylabel=label_of(measure))
+    ax.set(xlabel=x_label, ylabel=y_label)
     ax.grid(alpha=0.3)
     ax.legend(fontsize=8)
     titled(ax, f"{len(rows):,} mapped chips within the limits")

@@ -10,6 +10,7 @@ import numpy as np
 from kpu_jax.analysis import sweep_table
 from kpu_jax.base.errors import KPUError, is_number, nearest, shown
 from kpu_jax.explore.sweep import SweepResult
+from kpu_jax.visualization.style import unit_for
 
 Row = Mapping[str, Any]
 
@@ -21,13 +22,14 @@ class Column:
 
 
 RESULTS = {
-    Column.LATENCY: "latency [ms]",
-    Column.ENERGY: "energy [mJ]",
-    Column.EDP: "energy x delay [J s]",
-    Column.AREA: "area [mm$^2$]",
-    Column.POWER: "power [W]",
-    Column.TDP: "TDP [W]",
+    Column.LATENCY: ("latency", "s", 1e-3),
+    Column.ENERGY: ("energy", "J", 1e-3),
+    Column.EDP: ("energy x delay", "J s", 1.0),
+    Column.AREA: ("area", "mm$^2$", None),
+    Column.POWER: ("power", "W", 1.0),
+    Column.TDP: ("TDP", "W", 1.0),
 }
+"""Column -> (what it is, its SI unit, what one of the table is in it; None: the unit takes no prefix)."""
 _NO_FIELD = {*RESULTS, "chip", "mapped_for", "pareto", "meets"}
 _UNITS = {"mhz": "MHz", "gbps": "GB/s", "kb": "KB", "mb": "MB", "ns": "ns", "bytes": "byte", "pj": "pJ", "v": "V"}
 
@@ -64,10 +66,19 @@ def column_of(rows: Sequence[Row], name: str) -> np.ndarray:
     return np.array([row[name] for row in rows], float)
 
 
-def label_of(name: str) -> str:
-    """A column's name for an axis, with its unit."""
-    if name in RESULTS:
-        return RESULTS[name]
+def shown_column(rows: Sequence[Row], name: str) -> tuple[np.ndarray, str]:
+    """One column as it is drawn, and its label: results in a unit in which they read well."""
+    values = column_of(rows, name)
+    if name not in RESULTS:
+        return values, _field_label(name)
+    title, unit, factor = RESULTS[name]
+    if factor is None:
+        return values, f"{title} [{unit}]"
+    scale = unit_for(values * factor, unit)
+    return values * factor * scale.factor, f"{title} [{scale.name}]"
+
+
+def _field_label(name: str) -> str:
     unit = _UNITS.get(name.rsplit(".", 1)[-1].rsplit("_", 1)[-1], "count")
     stem = name.rsplit("_", 1)[0] if unit != "count" else name
     return f"{stem.rsplit('.', 1)[-1].replace('_', ' ')} [{unit}]"
