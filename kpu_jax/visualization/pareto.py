@@ -6,13 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator, NullFormatter
 
 from kpu_jax.base.errors import KPUError
 from kpu_jax.explore.limits import OBJECTIVES
 from kpu_jax.explore.sweep import SweepResult
 from kpu_jax.visualization.sweep_rows import Column, Row, column_of, rows_of, shown_column
-from kpu_jax.visualization.style import FAINT, INK, OKABE_ITO, SEQUENTIAL, new_axes, thinned, titled
+from kpu_jax.visualization.style import FAINT, INK, OKABE_ITO, SEQUENTIAL, new_axes, plain_log_ticks, thinned, titled
 
 MOST_DOTS = 5000
 BEST = {"latency": (Column.LATENCY, "<", 17), "energy": (Column.ENERGY, "v", 13), "edp": (Column.EDP, "*", 10)}
@@ -52,7 +51,9 @@ def plot_pareto(result: SweepResult | Sequence[Row], ax: Axes | None = None) -> 
         ax.plot(time[i], energy[i], mark, color=OKABE_ITO[5], markersize=size, markeredgecolor="white", zorder=4, linestyle="none",
                 label=f"best {name}: chip {rows[i].get('chip', i)}")  # fmt: skip
     everything = np.concatenate([time[meets | beyond], points[:, 0]])
-    _scale_x(ax, everything)
+    if everything.min() > 0 and everything.max() > 3 * everything.min():
+        ax.set_xscale("log")
+        plain_log_ticks(ax.xaxis, everything.min(), everything.max())
     ax.set(xlabel=time_label, ylabel=energy_label)
     ax.margins(0.08)
     small = f"dots: {len(points):,} on the front by lower bound" if len(points) else ""
@@ -78,13 +79,3 @@ def _front(time: np.ndarray, energy: np.ndarray, meets: np.ndarray) -> list[int]
         if not front or energy[i] < energy[front[-1]]:
             front.append(i)
     return front
-
-
-def _scale_x(ax: Axes, values: np.ndarray) -> None:
-    """Logarithmic where values span more than a factor of three; few, plain tick labels."""
-    if values.min() > 0 and values.max() > 3 * values.min():
-        ax.set_xscale("log")
-        decades = np.log10(values.max() / values.min())
-        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 2.5 else (1,)))
-        ax.xaxis.set_major_formatter("{x:g}")
-        ax.xaxis.set_minor_formatter(NullFormatter())

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 
 from kpu_jax.analysis.roofline import Roofline
 from kpu_jax.base.errors import KPUError
-from kpu_jax.visualization.style import INK, look, new_axes, short, titled, unit_for
+from kpu_jax.visualization.style import INK, look, new_axes, plain_log_ticks, short, titled, unit_for
 
 NAMES = {"host": "host link", "dram": "external memory", "l3": "L3 (block movers)", "l2": "L2 (streamers)"}
 MOST_NAMED = 6
@@ -55,6 +55,8 @@ def plot_roofline(roofline: Roofline, ax: Axes | None = None) -> Axes:
     ax.set(xscale="log", yscale="log", xlim=(low, high), xlabel="intensity [op per byte carried at the level]")
     least = roofline.performance[shown].min()
     ax.set_ylim(min(least / 3, peaks.max() / 30) * unit.factor, peaks.max() * 2.2 * unit.factor)
+    plain_log_ticks(ax.xaxis, low, high)
+    plain_log_ticks(ax.yaxis, *ax.get_ylim())
     ax.set_ylabel(f"achieved [{unit.name}]")
     ax.grid(alpha=0.3)
     ax.legend(fontsize=8, loc="lower right")

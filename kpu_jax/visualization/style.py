@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.patches import Patch
+from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter
 
 from kpu_jax.model.bound import ENGINES
 
@@ -98,6 +100,14 @@ def legend_of(ax: Axes, entries: dict[str, Look], *, columns: int = 1, outside: 
     handles = [Patch(label=name, **each.bar) for name, each in entries.items()]
     place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0), "borderaxespad": 0.0} if outside else {"loc": "best"}
     ax.legend(handles=handles, fontsize=8, ncols=columns, handlelength=2.2, handleheight=1.2, **place)
+
+
+def plain_log_ticks(axis: Axis, low: float, high: float) -> None:
+    """Few labels, written out, on a logarithmic axis from `low` to `high`."""
+    decades = math.log10(high / low)
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 2.5 else (1,)))
+    axis.set_major_formatter("{x:g}" if decades < 6 else LogFormatterSciNotation())
+    axis.set_minor_formatter(NullFormatter())
 
 
 def thinned(count: int, most: int, keep: Sequence[int] | np.ndarray = ()) -> np.ndarray:
