@@ -23,7 +23,9 @@ from kpu_jax.core import (
     matmul_memory,
     matmul_shape,
 )
+from kpu_jax.explore.calibrate import Calibration, calibrate
 from kpu_jax.explore.mapping_search import best_mapping
+from kpu_jax.explore.measurements import Measurements, load_measurements
 from kpu_jax.explore.optimal.search import search_mapping
 from kpu_jax.explore.space import Space, load_space
 from kpu_jax.explore.study import Study, load_study
@@ -54,6 +56,7 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "AddressError",
+    "Calibration",
     "ClosedError",
     "Comparison",
     "Conv",
@@ -64,6 +67,7 @@ __all__ = [
     "KPUError",
     "KPUSimulator",
     "Mapping",
+    "Measurements",
     "MemoryFullError",
     "QuantisationError",
     "Report",
@@ -78,6 +82,7 @@ __all__ = [
     "analysis",
     "area_mm2",
     "best_mapping",
+    "calibrate",
     "compare",
     "critical_path",
     "dtype_size",
@@ -86,6 +91,7 @@ __all__ = [
     "gflops",
     "hardware",
     "load_config",
+    "load_measurements",
     "load_onnx",
     "load_space",
     "load_study",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,8 +13,10 @@ import numpy as np
 from kpu_jax.base.compilation import ONCE, jit_for
 from kpu_jax.base.errors import ClosedError, KPUError, check_choice, check_number
 from kpu_jax.base.pytree import is_traced, replace_path
+from kpu_jax.execution import machine_product, on_machine
 from kpu_jax.explore.mapping_search import best_mapping
 from kpu_jax.explore.quick_mapping import quick_mapping
+from kpu_jax.frontends.trace import trace
 from kpu_jax.hardware import KPUConfig, check_config, preset
 from kpu_jax.hardware.fields import FIELDS
 from kpu_jax.machine import memory
@@ -300,6 +303,32 @@ class Simulator:
         self._report, self._ran = None, (op, mapping)
         c = c.reshape(shape)
         return c if in_jax or traced else np.asarray(c)
+
+    def execute(
+        self, fn: Callable[..., Any], *, dtype: Any = None, acc_dtype: Any = None, **reading: Any
+    ) -> Callable[..., tuple[Any, Report]]:
+        """`value, report = sim.execute(fn)(*args)`: `fn(*args)` with every product and convolution computed by the machine.
+
+        `dtype`: the format that floats are quantised to, scaled by the largest magnitude of each operand (None: each
+        array's own); C comes back in the function's type. Everything else is computed by JAX, and so are products of types
+        that the KPU does not have. K is summed in ascending order in one chain, as output-stationary.
+
+        The report is that of `kpu.trace(fn, dtype=dtype, **reading)(*args)` on this chip under the best mappings. Differentiable,
+        and goes under jit and vmap (`machine.matmul`); derivatives of quantised products are straight-through.
+        Raises `DtypeError` for unknown formats, `KPUError` for what cannot be traced, `ClosedError`.
+        """
+        self._check_open()
+        product, traced = machine_product(dtype, acc_dtype), trace(fn, dtype=dtype, **reading)
+
+        def run(*args: Any, **kwargs: Any) -> tuple[Any, Report]:
+            self._check_open()
+            with jax.ensure_compile_time_eval():
+                report = simulate(self.config, traced(*args, **kwargs))
+            value = on_machine(fn, product)(*args, **kwargs)
+            self._report, self._ran = report, None
+            return value, report
+
+        return run
 
     def _mapping_of(self, op: Op, mapping: Mapping | None) -> Mapping:
         """The given mapping, if it fits, or the one that was found for this operation."""

@@ -87,7 +87,7 @@ class Reader:
             here = "/".join(x for x in (scope, str(eqn.source_info.name_stack)) if x)
             operands = [read(v) for v in eqn.invars]
             if name in CALLS:
-                inner = _body(eqn)
+                inner = body_of(eqn)
                 outputs = self._walk(inner.jaxpr, [_array(v.aval, name="constant") for v in inner.jaxpr.constvars], operands,
                                      steps, here, repeats, loops)  # fmt: skip
             elif name in CONTROL:
@@ -274,7 +274,7 @@ def _path(path: Sequence[Any]) -> str:
     return head + jax.tree_util.keystr(tuple(path[1:]))
 
 
-def _body(eqn: Any) -> Any:
+def body_of(eqn: Any) -> Any:
     """The closed jaxpr that a call inlines."""
     inner = next((eqn.params[key] for key in _BODIES if key in eqn.params), None)
     if isinstance(inner, core.ClosedJaxpr):

@@ -36,6 +36,11 @@ def number_format(field: str, value: Any) -> NumberFormat:
         raise DtypeError(str(error)) from None
 
 
+def is_format(dtype: Any) -> bool:
+    """Does an array of this type hold numbers of a KPU format?"""
+    return np.dtype(dtype) in map(np.dtype, _STORAGE.values())
+
+
 def format_of(field: str, array: Any) -> NumberFormat:
     """The format of an array's elements; `DtypeError` naming `field` for types that the KPU does not have."""
     return number_format(f"{field}.dtype", np.dtype(array.dtype))

@@ -1,0 +1,326 @@
+"""Fit fields of a chip to measured times, by gradient descent through the simulator.
+
+The prediction for an operation is the least exact time that any mapping of the sweep's strategies takes, plus a
+constant per call. The descent follows a surrogate: for the few mappings that promise most, the bound times what the
+exact time was beyond it at the last chip; rounds of descent and exact timing alternate, so that surrogate and exact
+time agree where they end. At its minimiser the gradient is that of the minimum (the envelope theorem), so mappings may
+change as the chip does. The loss is Cauchy's, log(1 + (e / 3 %)^2) of the logarithmic error e: it asks for small
+typical errors, whatever a few rows do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from kpu_jax.base.compilation import BATCH, jit_for
+from kpu_jax.base.errors import InfeasibleError, KPUError, check_choice, check_number, nearest
+from kpu_jax.base.pytree import get_path, replace_path
+from kpu_jax.base.validation import check_type
+from kpu_jax.engines.rates import rates_of
+from kpu_jax.explore.measurements import Measurements
+from kpu_jax.explore.space import is_speed
+from kpu_jax.hardware import KPUConfig, check_config
+from kpu_jax.hardware.fields import FIELDS
+from kpu_jax.mapping import Mapping
+from kpu_jax.mapping.legality import needs
+from kpu_jax.mapping.mapping import DATAFLOWS
+from kpu_jax.mapping.proposals import SWEEP_STRATEGIES, propose
+from kpu_jax.model.batch import exact_cycles_of
+from kpu_jax.model.bound import bound_of
+from kpu_jax.model.evaluate import screen
+from kpu_jax.model.work import Work
+from kpu_jax.workload import Workload
+
+SCALE = 0.03  # error from which on a row counts less and less
+SPREAD = 0.7  # of the starts around the given chip, in units of the logarithm
+FINALISTS = 6  # mappings per operation that are timed exactly in each round
+
+
+class _Finalists(NamedTuple):
+    """The mappings of every operation that promise most on one chip, [finalist, row]."""
+
+    strategy: Any  # index of the strategies
+    mapping: Mapping
+    work: Work
+    beyond: Any  # exact time over bound on that chip; infinite where the mapping does not fit
+
+
+class Interval(NamedTuple):
+    """A fitted value with its 95 % confidence interval; unbounded if the measurements do not determine it."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A chip whose simulated times come near the measured ones."""
+
+    config: KPUConfig
+    overhead_s: float  # of each call [s]
+    intervals: dict[str, Interval]  # by field, and "overhead_us"
+    predicted_s: np.ndarray  # [row], fitted to all rows
+    held_out_s: np.ndarray | None  # [row], each predicted by a fit to the other folds; None without cross-validation
+    measured_s: np.ndarray  # [row]
+    strategies: np.ndarray
+
+    def errors(self, *, held_out: bool = False) -> np.ndarray:
+        """|predicted / measured - 1| [row]."""
+        if held_out and self.held_out_s is None:
+            raise KPUError("held-out errors need cross-validation: calibrate with folds of 2 or more")
+        predicted = self.held_out_s if held_out and self.held_out_s is not None else self.predicted_s
+        return np.abs(predicted / self.measured_s - 1)
+
+    def predict(self, workload: Workload) -> np.ndarray:
+        """Exact times [row] of one execution of each operation on the calibrated chip [s]."""
+        check_type("workload", workload, Workload, "make one with kpu.Workload.from_ops")
+        seconds, _ = _timed(self.config, workload, _finalists(self.config, workload, self.strategies))
+        return seconds + self.overhead_s
+
+    def __str__(self) -> str:
+        lines = [f"calibrated to {len(self.measured_s)} measured times; median error {np.median(self.errors()):.1%}"]
+        if self.held_out_s is not None:
+            lines[0] += f", {np.median(self.errors(held_out=True)):.1%} on rows not used"
+        for name, (value, low, high) in self.intervals.items():
+            unit = "us" if name == "overhead_us" else FIELDS[name].unit
+            within = f"95 %: {low:.4g} to {high:.4g}" if math.isfinite(high) else "not determined by these measurements"
+            lines.append(f"  {name:<36} {value:10.4g} {unit:<5} ({within})")
+        return "\n".join(lines)
+
+
+def calibrate(
+    cfg: KPUConfig,
+    measured: Measurements,
+    free: Sequence[str],
+    *,
+    optimizer: optax.GradientTransformation | None = None,
+    steps: int = 200,
+    rounds: int = 4,
+    starts: int = 4,
+    folds: int = 5,
+    dataflows: Sequence[str] = DATAFLOWS,
+    overhead_us: float = 1.0,
+    seed: int = 0,
+) -> Calibration:
+    """The chip like `cfg` whose `free` fields, and a constant per call, fit the measured times best.
+
+    `free`: dotted paths of clocks, bandwidths, latencies and vector-engine costs (real numbers that leave the mappings'
+    work as it is). `optimizer`: of optax, on their logarithms (default: Adam, its rate falling from 0.1 to 0).
+    `starts`: the given values, and others drawn around them. `folds`: of the cross-validation (0: none). `dataflows`:
+    those that the machine has. `overhead_us`: where the constant starts [us].
+
+    Each of the `rounds` times the most promising mappings exactly and descends for `steps`; the best round counts.
+    The fields are calibrated, the times exact for the fitted chip. Intervals: from the curvature of the surrogate's
+    least-squares problem at the fit.
+    Raises `KPUError` for fields, counts and names that cannot be, `InfeasibleError` if an operation has no mapping.
+    """
+    check_config(cfg)
+    check_type("measured", measured, Measurements, "make it with kpu.Measurements or kpu.load_measurements")
+    names = _checked(cfg, free)
+    steps = int(check_number("steps", steps, "descents", low=1, integer=True))
+    rounds = int(check_number("rounds", rounds, "rounds", low=1, integer=True))
+    starts = int(check_number("starts", starts, "fits", low=1, integer=True))
+    folds = int(check_number("folds", folds, "parts", low=0, high=len(measured), integer=True))
+    overhead_us = check_number("overhead_us", overhead_us, "us", low=0, low_open=True)
+    kinds = [DATAFLOWS.index(check_choice("dataflows", name, DATAFLOWS)) for name in dataflows]
+    strategies = SWEEP_STRATEGIES[np.isin(SWEEP_STRATEGIES[:, 0], kinds)]
+    if not len(strategies):
+        raise KPUError(f"dataflows must name at least one of {', '.join(DATAFLOWS)}")
+    optimizer = optax.adam(optax.cosine_decay_schedule(0.1, steps)) if optimizer is None else optimizer
+    descend = _descent(measured.seconds, names, optimizer, steps)
+    given = np.log(np.array([*(float(get_path(cfg, name)) for name in names), overhead_us]))
+    rng = np.random.default_rng(seed)
+    points = [given] + [given + SPREAD * rng.standard_normal(len(given)) for _ in range(starts - 1)]
+
+    def fit(point: np.ndarray, weights: np.ndarray) -> tuple[float, np.ndarray, np.ndarray, _Finalists]:
+        """(loss, point, exact times) of the best of `rounds`: finalists timed exactly, then a descent."""
+        tried = []
+        for last in range(rounds + 1):
+            chip = _chip(cfg, names, point)
+            finalists = _finalists(chip, measured.workload, strategies)
+            seconds, _ = _timed(chip, measured.workload, finalists)
+            predicted = seconds + math.exp(point[-1]) * 1e-6
+            tried.append((_loss(predicted, measured.seconds, weights), point, predicted, finalists))
+            if last < rounds:
+                point = descend(chip, measured.workload.ops, finalists, point, weights)
+        return min(tried, key=lambda found: found[0])
+
+    everything = np.ones(len(measured))
+    fits = [fit(point, everything) for point in points]
+    best = min(range(starts), key=lambda i: fits[i][0])
+    _, fitted, predicted, finalists = fits[best]
+    held_out = None
+    if folds > 1:
+        held_out = np.zeros(len(measured))
+        part = rng.permutation(len(measured)) % folds
+        for i in range(folds):
+            held_out[part == i] = fit(points[best], np.asarray(part != i, np.float64))[2][part == i]
+    return Calibration(
+        config=_chip(cfg, names, fitted),
+        overhead_s=math.exp(fitted[-1]) * 1e-6,
+        intervals=_intervals(cfg, measured, finalists, names, fitted),
+        predicted_s=predicted,
+        held_out_s=held_out,
+        measured_s=measured.seconds,
+        strategies=strategies,
+    )
+
+
+def _checked(cfg: KPUConfig, free: Sequence[str]) -> tuple[str, ...]:
+    """The names of `free`, each a real number of the chip on which only the speed of its engines depends."""
+    names = (free,) if isinstance(free, str) else tuple(free)
+    possible = [p for p, field in FIELDS.items() if (is_speed(p) or p.startswith("vector.")) and not field.integer and not field.flag]
+    for name in names:
+        if name not in possible:
+            hint = nearest(name, possible) if name not in FIELDS else "choose among clocks, bandwidths, latencies and vector costs"
+            raise KPUError(f"free: {name!r} cannot be fitted; {hint}")
+        if not float(get_path(cfg, name)) > 0:
+            raise KPUError(f"free: {name} is {float(get_path(cfg, name)):g} on this chip; start from a value above 0 [{FIELDS[name].unit}]")
+    if len(set(names)) != len(names):
+        raise KPUError(f"free names a field twice: {', '.join(names)}")
+    return names
+
+
+def _chip(cfg: KPUConfig, names: tuple[str, ...], point: np.ndarray) -> KPUConfig:
+    """The chip at a point of the descent, each field within its range."""
+    values = {name: float(np.clip(v, FIELDS[name].low, FIELDS[name].high)) for name, v in zip(names, np.exp(point), strict=False)}
+    return cfg.replace(values)
+
+
+def _arrays(cfg: KPUConfig) -> Any:
+    return jax.tree.map(lambda v: np.asarray(v, np.float64), cfg)
+
+
+def _loss(predicted: np.ndarray, measured: np.ndarray, weights: np.ndarray) -> float:
+    return float(np.sum(weights * np.log1p((np.log(predicted / measured) / SCALE) ** 2)) / np.sum(weights))
+
+
+@jit_for(BATCH)
+def _screened(cfg: Any, ops: Any, strategies: Any) -> tuple[Mapping, Any, Any]:
+    """(mappings, estimated cycles, work) [row, strategy]; infinite where a mapping does not fit."""
+
+    def one(op: Any, strategy: Any) -> tuple[Mapping, Any, Any]:
+        mapping = propose(cfg, op, strategy)
+        screened = screen(cfg, op, mapping)
+        fits = needs(cfg, op, mapping, screened.layout).status == 0
+        estimate = jnp.where(mapping.double_l3 > 0, screened.bound.cycles, screened.bound.in_turns)
+        return mapping, jnp.where(fits, estimate, jnp.inf), screened.work
+
+    return jax.vmap(lambda op: jax.vmap(lambda s: one(op, s))(strategies))(ops)
+
+
+def _finalists(cfg: KPUConfig, workload: Workload, strategies: np.ndarray) -> _Finalists:
+    """The `FINALISTS` mappings of each operation with the least estimates on this chip, timed exactly."""
+    ops = jax.tree.map(lambda v: np.asarray(v, np.float64), workload.ops)
+    with jax.enable_x64(True):
+        mapping, estimate, work = jax.tree.map(np.asarray, _screened(_arrays(cfg), ops, strategies))
+    nowhere = np.flatnonzero(~np.any(np.isfinite(estimate), axis=1))
+    if nowhere.size:
+        raise InfeasibleError(f"{workload.row_names[nowhere[0]]}: no mapping of the stated strategies fits this chip")
+    kept = np.argsort(estimate, axis=1, kind="stable")[:, :FINALISTS].T
+    rows = np.arange(workload.rows)
+    mapping, work, estimate = jax.tree.map(lambda v: v[rows, kept], (mapping, work, estimate))
+    possible = np.nonzero(np.isfinite(estimate))
+    beyond = np.full(kept.shape, np.inf)
+    cycles = exact_cycles_of(
+        jax.tree.map(lambda v: np.full(len(possible[0]), float(v)), cfg),
+        jax.tree.map(lambda v: v[possible[1]], ops),
+        jax.tree.map(lambda v: v[possible], mapping),
+    )
+    with jax.enable_x64(True):
+        bound = np.asarray(_bounds(_arrays(cfg), ops, work, mapping.dataflow))
+    beyond[possible] = cycles / bound[possible]
+    return _Finalists(kept, mapping, work, beyond)
+
+
+@jax.jit
+def _bounds(cfg: Any, ops: Any, work: Work, dataflow: Any) -> Any:
+    """Lower bounds [finalist, row] in cycles."""
+
+    def bound(op: Any, each: Work, flow: Any) -> Any:
+        return bound_of(each, rates_of(cfg, op, flow)).cycles
+
+    return jax.vmap(jax.vmap(bound), in_axes=(None, 0, 0))(ops, work, dataflow)
+
+
+def _surrogate(cfg: Any, ops: Any, finalists: _Finalists) -> tuple[Any, Any]:
+    """(least seconds [row], which finalist [row]): bounds on `cfg`, times what exact time was beyond them."""
+    cycles = _bounds(cfg, ops, finalists.work, finalists.mapping.dataflow) * finalists.beyond
+    least = jnp.argmin(cycles, axis=0)
+    return jnp.take_along_axis(cycles, least[None], axis=0)[0] / (cfg.clocks.fabric_mhz * 1e6), least
+
+
+def _timed(cfg: KPUConfig, workload: Workload, finalists: _Finalists) -> tuple[np.ndarray, np.ndarray]:
+    """(exact seconds [row], which finalist [row]) on the chip that the finalists were timed on."""
+    with jax.enable_x64(True):
+        ops = jax.tree.map(lambda v: np.asarray(v, np.float64), workload.ops)
+        seconds, least = _surrogate(_arrays(cfg), ops, finalists)
+        return np.asarray(seconds), np.asarray(least)
+
+
+def _at(cfg: Any, names: tuple[str, ...], point: Any) -> Any:
+    for name, value in zip(names, point, strict=False):
+        cfg = replace_path(cfg, name, jnp.exp(value))
+    return cfg
+
+
+def _descent(seconds: np.ndarray, names: tuple[str, ...], optimizer: Any, steps: int) -> Any:
+    """(chip, operations, finalists, point, weights) -> point, after `steps` of the optimizer on the surrogate; float32."""
+
+    @jax.jit
+    def run(chip: Any, ops: Any, finalists: _Finalists, measured: Any, point: Any, weights: Any) -> Any:
+        def loss(at: Any) -> Any:
+            predicted, _ = _surrogate(_at(chip, names, at), ops, finalists)
+            error = jnp.log((predicted + jnp.exp(at[-1]) * 1e-6) / measured)
+            return jnp.sum(weights * jnp.log1p((error / SCALE) ** 2)) / jnp.sum(weights)
+
+        def step(carry: Any, _: Any) -> Any:
+            at, state = carry
+            updates, state = optimizer.update(jnp.nan_to_num(jax.grad(loss)(at)), state, at)
+            return (optax.apply_updates(at, updates), state), None
+
+        return jax.lax.scan(step, (point, optimizer.init(point)), None, steps)[0][0]
+
+    def descend(chip: KPUConfig, ops: Any, finalists: _Finalists, point: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        narrow = jax.tree.map(lambda v: np.asarray(v, np.float32), (chip, ops, finalists, seconds, point, weights))
+        return np.asarray(run(*narrow), np.float64)
+
+    return descend
+
+
+def _intervals(
+    cfg: KPUConfig, measured: Measurements, finalists: _Finalists, names: tuple[str, ...], fitted: np.ndarray
+) -> dict[str, Interval]:
+    """Gauss-Newton: variance of the error (by its median) times the inverse of J^T J, in logarithms."""
+    with jax.enable_x64(True):
+
+        ops = jax.tree.map(lambda v: np.asarray(v, np.float64), measured.workload.ops)
+
+        def error(point: Any) -> Any:
+            predicted, _ = _surrogate(_at(_arrays(cfg), names, point), ops, finalists)
+            return jnp.log((predicted + jnp.exp(point[-1]) * 1e-6) / measured.seconds)
+
+        residual, jacobian = np.asarray(error(fitted)), np.asarray(jax.jacfwd(error)(fitted))
+    deviation = 1.4826 * np.median(np.abs(residual))
+    information = jacobian.T @ jacobian
+    size = np.sqrt(np.maximum(np.diag(information), 1e-300))
+    values, vectors = np.linalg.eigh(information / np.outer(size, size))
+    weak = values < 1e-9
+    variance = deviation**2 * (vectors**2 / np.where(weak, 1.0, values)).sum(axis=1) / size**2
+    lost = (size < 1e-9) | ((vectors**2)[:, weak].sum(axis=1) > 1e-3)
+    found = {}
+    for i, name in enumerate([*names, "overhead_us"]):
+        half = np.inf if lost[i] else 1.96 * math.sqrt(variance[i])
+        spread = math.exp(half) if half < 700 else math.inf
+        value = math.exp(fitted[i])
+        found[name] = Interval(value, 0.0 if spread == math.inf else value / spread, value * spread)
+    return found
