@@ -17,7 +17,7 @@ from kpu_jax.model.bound import ENGINES
 
 # Okabe and Ito, "Color Universal Design" (2008), in an order in which neighbours also differ in grey.
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
-HATCHES = ("", "///", "...", "xxx", "\\\\\\", "ooo", "---", "+++")
+HATCHES = ("", "///", "---", "xxx", "\\\\\\", "|||", "+++", "//")  # straight: circles make SVG files ten times larger
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 3)))
 SEQUENTIAL = "cividis"  # rises evenly in lightness, so it reads the same in grey
