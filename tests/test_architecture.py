@@ -28,6 +28,7 @@ BELOW["simulator"] = {*BELOW}
 BELOW["core"] = {*BELOW}
 BELOW["visualization"] = {*BELOW} - {"core"}
 BELOW["version"] = set()
+BELOW["report_html"] = {*BELOW} - {"core"}
 BELOW["cli"] = {*BELOW}
 MODULES = sorted(p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py")
 

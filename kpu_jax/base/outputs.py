@@ -1,9 +1,10 @@
-"""Folders of results that appear complete or not at all."""
+"""Files and folders of results that appear complete or not at all."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -38,3 +39,20 @@ def new_files(folder: Path) -> Iterator[Path]:
         if not existed:
             with contextlib.suppress(OSError):
                 folder.rmdir()  # only if it is still empty
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write UTF-8 `text` to `file`, in place of what is there, all of it or nothing; `KPUError` if that cannot be."""
+    target = Path(os.path.realpath(file))
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
+    try:
+        with temporary.open("x", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, target)
+    except (OSError, UnicodeEncodeError) as error:
+        raise KPUError(f"{file!s}: cannot be written: {getattr(error, 'strerror', None) or error}") from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()

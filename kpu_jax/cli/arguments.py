@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from kpu_jax.base.errors import KPUError
+from kpu_jax.explore.limits import OBJECTIVES
 from kpu_jax.hardware import KPUConfig, load_config, preset
 from kpu_jax.hardware.io import SUFFIXES
 from kpu_jax.hardware.presets import PRESET_NAMES
-from kpu_jax.workload import Gemm
+from kpu_jax.workload import Gemm, Workload, network
+from kpu_jax.workload.networks import NETWORK_NAMES
 
 PICTURES = (".png", ".pdf", ".svg")
 raw = argparse.RawDescriptionHelpFormatter  # examples keep their lines
@@ -50,6 +52,33 @@ def chip_of(name: str) -> KPUConfig:
     if "." in name or "/" in name:
         raise KPUError(f"{name}: a configuration file ends in {', '.join(SUFFIXES)}")
     return preset(name)  # raises, with the nearest names
+
+
+def add_workload(parser: argparse.ArgumentParser, *, required: bool) -> None:
+    """The arguments that say what runs on a chip, and how the chip differs from its file."""
+    what = parser.add_mutually_exclusive_group(required=required)
+    what.add_argument("--matmul", metavar="MxNxK", help="C[m,n] = A[m,k] B[k,n]")
+    what.add_argument("--network", metavar="NAME", help=", ".join(NETWORK_NAMES))
+    parser.add_argument("--option", metavar="NAME=VALUE", action="append", default=[], help="option of the network, such as batch=8")
+    parser.add_argument("--dtype", help="number format (default int8)")
+    parser.add_argument("--set", metavar="FIELD=VALUE", action="append", default=[], help="change a field of the chip")
+    parser.add_argument("--objective", choices=OBJECTIVES, default="edp", help="what the mappings minimise (default edp)")
+
+
+def chip_and_workload(args: argparse.Namespace) -> tuple[KPUConfig, Workload]:
+    """What the arguments of `add_workload`, and `args.chip`, name."""
+    chip = chip_of(args.chip)
+    changes = pairs_of("--set", args.set)
+    chip = chip.replace(changes) if changes else chip
+    options = pairs_of("--option", args.option)
+    if args.dtype and "dtype" in options:
+        raise KPUError("--dtype and --option dtype=... are the same: give one")
+    options |= {"dtype": args.dtype} if args.dtype else {}
+    if args.matmul is None:
+        return chip, network(args.network, **options)
+    if set(options) - {"dtype"}:
+        raise KPUError("--option is for networks; a matmul has only --dtype")
+    return chip, Workload.from_ops([("matmul", matmul_of(args.matmul, args.dtype))])
 
 
 def matmul_of(text: str, dtype: str | None) -> Gemm:

@@ -8,14 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from kpu_jax.analysis import layer_table, text_table, write_csv
-from kpu_jax.base.errors import KPUError
-from kpu_jax.cli.arguments import check_target, chip_of, matmul_of, pairs_of, raw, save_plot
-from kpu_jax.explore.limits import OBJECTIVES
+from kpu_jax.cli.arguments import add_workload, check_target, chip_and_workload, raw, save_plot
 from kpu_jax.explore.mapping_search import best_mapping
 from kpu_jax.hardware.presets import PRESET_NAMES
 from kpu_jax.simulator import simulate
-from kpu_jax.workload import Workload, network
-from kpu_jax.workload.networks import NETWORK_NAMES
 
 EXAMPLES = """examples:
   kpu-jax run edge_ai --matmul 128x768x768
@@ -31,13 +27,7 @@ def add(commands: Any) -> None:
     """Add the command and its arguments."""
     run = commands.add_parser("run", help="one chip, one workload: cycles, energy, traffic", formatter_class=raw, epilog=EXAMPLES)
     run.add_argument("chip", metavar="CHIP", help=f"preset ({', '.join(PRESET_NAMES)}) or configuration file")
-    what = run.add_mutually_exclusive_group(required=True)
-    what.add_argument("--matmul", metavar="MxNxK", help="C[m,n] = A[m,k] B[k,n]")
-    what.add_argument("--network", metavar="NAME", help=", ".join(NETWORK_NAMES))
-    run.add_argument("--option", metavar="NAME=VALUE", action="append", default=[], help="option of the network, such as batch=8")
-    run.add_argument("--dtype", help="number format (default int8)")
-    run.add_argument("--set", metavar="FIELD=VALUE", action="append", default=[], help="change a field of the chip")
-    run.add_argument("--objective", choices=OBJECTIVES, default="edp", help="what the mappings minimise (default edp)")
+    add_workload(run, required=True)
     run.add_argument("--layers", action="store_true", help="print one line per layer")
     run.add_argument("--csv", metavar="FILE", type=Path, help="write one line per layer, with its mapping")
     run.add_argument("--plot", metavar="FILE", type=Path, help="write a bar chart of the layers (png, pdf or svg)")
@@ -47,19 +37,7 @@ def add(commands: Any) -> None:
 def _run(args: argparse.Namespace) -> None:
     for option, path in (("--csv", args.csv), ("--plot", args.plot)):
         check_target(option, path)
-    chip = chip_of(args.chip)
-    changes = pairs_of("--set", args.set)
-    chip = chip.replace(changes) if changes else chip
-    options = pairs_of("--option", args.option)
-    if args.dtype and "dtype" in options:
-        raise KPUError("--dtype and --option dtype=... are the same: give one")
-    options |= {"dtype": args.dtype} if args.dtype else {}
-    if args.matmul is not None:
-        if set(options) - {"dtype"}:
-            raise KPUError("--option is for networks; a matmul has only --dtype")
-        workload = Workload.from_ops([("matmul", matmul_of(args.matmul, args.dtype))])
-    else:
-        workload = network(args.network, **options)
+    chip, workload = chip_and_workload(args)
     print("searching mappings (compiles first, some seconds)...", file=sys.stderr)
     mappings = best_mapping(chip, workload, objective=args.objective)
     report = simulate(chip, workload, mappings).check()

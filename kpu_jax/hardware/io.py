@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import secrets
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import yaml
 
 from kpu_jax.base.errors import KPUError, word
 from kpu_jax.base.files import check_digits, file_path, read_text
+from kpu_jax.base.outputs import write_whole
 from kpu_jax.hardware.config import KPUConfig
 from kpu_jax.hardware.dictionary import config_from_dict, config_to_dict
 from kpu_jax.hardware.fields import FieldError
@@ -101,21 +100,4 @@ def save_config(
         text = json.dumps(values, indent=2, allow_nan=False) + "\n"
     else:
         text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, default_flow_style=False)
-    _write(file, text)
-
-
-def _write(file: Path, text: str) -> None:
-    """Write a temporary file beside the target and move it there; the temporary file never stays."""
-    target = Path(os.path.realpath(file))
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
-    try:
-        with temporary.open("x", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, target)
-    except (OSError, UnicodeEncodeError) as error:
-        raise KPUError(f"{file!s}: cannot be written: {getattr(error, 'strerror', None) or error}") from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+    write_whole(file, text)

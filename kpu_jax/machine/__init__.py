@@ -8,5 +8,19 @@ from kpu_jax.machine.order import regions_of
 from kpu_jax.machine.places import MachineError
 from kpu_jax.machine.run import Run, run
 from kpu_jax.machine.vector_engine import dequantise, quantise
+from kpu_jax.machine.wave import wave
 
-__all__ = ["Activity", "Conversion", "MachineError", "Run", "convert", "dequantise", "matmul", "quantise", "regions_of", "run", "step_pass"]
+__all__ = [
+    "Activity",
+    "Conversion",
+    "MachineError",
+    "Run",
+    "convert",
+    "dequantise",
+    "matmul",
+    "quantise",
+    "regions_of",
+    "run",
+    "step_pass",
+    "wave",
+]

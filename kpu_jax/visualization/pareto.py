@@ -2,50 +2,80 @@
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
+from collections.abc import Sequence
+
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator, NullFormatter
 
 from kpu_jax.base.errors import KPUError
 from kpu_jax.explore.limits import OBJECTIVES
 from kpu_jax.explore.sweep import SweepResult
+from kpu_jax.visualization.sweep_rows import Column, Row, column_of, rows_of, shown_column
+from kpu_jax.visualization.style import FAINT, INK, OKABE_ITO, SEQUENTIAL, new_axes, plain_log_ticks, thinned, titled
 
-MARKS = dict(zip(OBJECTIVES, "<v*", strict=True))
+MOST_DOTS = 5000
+BEST = {"latency": (Column.LATENCY, "<", 17), "energy": (Column.ENERGY, "v", 13), "edp": (Column.EDP, "*", 10)}
 
 
-def plot_pareto(result: SweepResult, ax: Axes | None = None) -> Axes:
-    """Latency against energy of the chips of a sweep; colour is area.
+def plot_pareto(result: SweepResult | Sequence[Row], ax: Axes | None = None) -> Axes:
+    """Latency against energy of the chips of a sweep, timed exactly; colour is area.
 
-    Small dots: chips on the front by the lower bound. Large ones: chips timed exactly that meet the
-    constraints, joined along the exact (latency, energy) front; marks for the best chip per objective.
+    `result`: of `kpu.sweep`, or the rows of its table (`analysis.sweep_table`, table.csv). Circles: chips within the limits,
+    joined along the (latency, energy) front; crosses: beyond them; larger marks: the best chip per objective.
+    Small dots, if it is a result: chips on the front over (latency, energy, area) by the lower bound, 5,000 at most.
+    Returns the Axes. Raises `KPUError` for other data, no rows, and no chip within the limits.
     """
-    if not isinstance(result, SweepResult):
-        raise KPUError(f"plot_pareto needs the result of kpu.sweep, got {type(result).__name__}")
-    ax = plt.subplots(figsize=(7.5, 5))[1] if ax is None else ax
-    r, points = result.retimed, result.summary.front_points
-    meets = r.meets
-    areas = np.concatenate([points[:, 2], r.area_mm2[meets]])
-    colours = {"cmap": "viridis", "vmin": areas.min(), "vmax": areas.max()}
-    dots = ax.scatter(points[:, 0] * 1e3, points[:, 1] * 1e-9, 8, points[:, 2], alpha=0.5, linewidths=0, **colours)
-    ax.scatter(
-        r.seconds[meets] * 1e3, r.energy_pj[meets] * 1e-9, 55, r.area_mm2[meets], edgecolors="black", linewidths=0.6, zorder=3, **colours
-    )
-    order = np.argsort(np.where(meets, r.seconds, np.inf), kind="stable")[: meets.sum()]
-    front = [i for n, i in enumerate(order) if n == 0 or r.energy_pj[i] < r.energy_pj[order[:n]].min()]
-    ax.plot(r.seconds[front] * 1e3, r.energy_pj[front] * 1e-9, color="black", linewidth=1, zorder=2, label="exact front (latency, energy)")
+    rows = rows_of("plot_pareto", result)
+    (time, time_label), (energy, energy_label) = (shown_column(rows, c) for c in (Column.LATENCY, Column.ENERGY))
+    area = column_of(rows, Column.AREA)
+    meets = np.array([bool(row.get("meets", True)) for row in rows]) & np.isfinite(time) & np.isfinite(energy)
+    if not meets.any():
+        raise KPUError("plot_pareto: none of these chips keeps the limits in finite time: widen the limits")
+    ax = new_axes(ax, 7.5, 5)
+    points = result.summary.front_points if isinstance(result, SweepResult) else np.zeros((0, 3))
+    points = points[thinned(len(points), MOST_DOTS)]
+    points = points * [_times(time, rows, Column.LATENCY) * 1e3, _times(energy, rows, Column.ENERGY) * 1e-9, 1.0]
+    areas = np.concatenate([points[:, 2], area[meets]])
+    low, high = float(areas.min()), float(areas.max())
+    colours = {"cmap": SEQUENTIAL, "vmin": low, "vmax": high if high > low else low * 1.01 + 1e-12}
+    ax.scatter(points[:, 0], points[:, 1], 8, points[:, 2], alpha=0.5, linewidths=0, **colours)
+    circles = ax.scatter(time[meets], energy[meets], 50, area[meets], edgecolors=INK, linewidths=0.6, zorder=3, **colours)
+    beyond = ~meets & np.isfinite(time) & np.isfinite(energy)
+    if beyond.any():
+        ax.plot(time[beyond], energy[beyond], "x", color=FAINT, markersize=5, zorder=1, label="beyond the limits")
+    front = _front(time, energy, meets)
+    ax.plot(time[front], energy[front], color=INK, linewidth=1, zorder=2, label="front of exact (latency, energy)")
     for name in OBJECTIVES:
-        i, _ = r.best(name)
-        ax.plot(
-            r.seconds[i] * 1e3, r.energy_pj[i] * 1e-9, MARKS[name], color="crimson", markersize=13, markeredgecolor="white", zorder=4,
-            label=f"best {name}: chip {r.ids[i]}", linestyle="none",
-        )  # fmt: skip
-    ax.set(xscale="log", xlabel="latency [ms]", ylabel="energy [mJ]")
-    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    ax.xaxis.set_major_formatter("{x:g}")
-    ax.xaxis.set_minor_formatter(NullFormatter())
-    ax.set_title(f"{result.summary.chips:,} chips: dots by lower bound, circles by exact time")
-    ax.get_figure().colorbar(dots, ax=ax, label="area [mm$^2$]")  # type: ignore[union-attr]
+        column, mark, size = BEST[name]
+        i = int(np.argmin(np.where(meets, column_of(rows, column), np.inf)))
+        ax.plot(time[i], energy[i], mark, color=OKABE_ITO[5], markersize=size, markeredgecolor="white", zorder=4, linestyle="none",
+                label=f"best {name}: chip {rows[i].get('chip', i)}")  # fmt: skip
+    everything = np.concatenate([time[meets | beyond], points[:, 0]])
+    if everything.min() > 0 and everything.max() > 3 * everything.min():
+        ax.set_xscale("log")
+        plain_log_ticks(ax.xaxis, everything.min(), everything.max())
+    ax.set(xlabel=time_label, ylabel=energy_label)
+    ax.margins(0.08)
+    small = f"dots: {len(points):,} on the front by lower bound" if len(points) else ""
+    chips = result.summary.chips if isinstance(result, SweepResult) else len({row.get("chip", i) for i, row in enumerate(rows)})
+    titled(ax, f"{chips:,} chips" + ("" if isinstance(result, SweepResult) else ", timed exactly"), small, "circles: by exact time")
+    ax.get_figure().colorbar(circles, ax=ax, label="area [mm$^2$]")  # type: ignore[union-attr]
     ax.grid(alpha=0.3, which="both")
     ax.legend(fontsize=8)
     return ax
+
+
+def _times(shown: np.ndarray, rows: Sequence[Row], column: str) -> float:
+    """The factor from a table's column to what is drawn."""
+    values = column_of(rows, column)
+    i = int(np.argmax(np.where(np.isfinite(values), values, -1.0)))
+    return float(shown[i] / values[i])
+
+
+def _front(time: np.ndarray, energy: np.ndarray, meets: np.ndarray) -> list[int]:
+    """Indices of the points that none is better than in both, fastest first."""
+    front: list[int] = []
+    for i in np.lexsort((energy, np.where(meets, time, np.inf)))[: meets.sum()].tolist():
+        if not front or energy[i] < energy[front[-1]]:
+            front.append(i)
+    return front

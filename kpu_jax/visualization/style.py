@@ -1,0 +1,118 @@
+"""One look for all plots: colours that colour-blind people tell apart, and hatches, markers and lines for grey print."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.patches import Patch
+from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter
+
+from kpu_jax.model.bound import ENGINES
+
+# Okabe and Ito, "Color Universal Design" (2008), in an order in which neighbours also differ in grey.
+OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
+HATCHES = ("", "///", "---", "xxx", "\\\\\\", "|||", "+++", "//")  # straight: circles make SVG files ten times larger
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 3)))
+SEQUENTIAL = "cividis"  # rises evenly in lightness, so it reads the same in grey
+INK, FAINT = "#222222", "#BBBBBB"
+MOST_BARS = 40  # beyond, labels would overlap: the rest is summed up or shown as a curve
+
+_PREFIXES = {-15: "f", -12: "p", -9: "n", -6: "u", -3: "m", 0: "", 3: "k", 6: "M", 9: "G", 12: "T", 15: "P"}
+
+
+class Look(NamedTuple):
+    """How one category is drawn, in colour and without."""
+
+    colour: str
+    hatch: str
+    marker: str
+    line: Any
+
+    @property
+    def bar(self) -> dict[str, Any]:
+        """Arguments of a filled patch."""
+        return {"facecolor": self.colour, "hatch": self.hatch, "edgecolor": INK, "linewidth": 0.4}
+
+
+def look(number: int) -> Look:
+    """The look of category `number`: the eight first differ in everything, then hatches move on against the colours."""
+    n, turn = number % 8, number // 8
+    return Look(OKABE_ITO[n], HATCHES[(n + turn) % 8], MARKERS[(n + turn) % 8], LINES[(n + turn) % 8])
+
+
+def looks(names: Iterable[str]) -> dict[str, Look]:
+    """A look for each name, in order."""
+    return {name: look(i) for i, name in enumerate(names)}
+
+
+ENGINE_LOOKS = looks((*ENGINES, "vector"))
+
+
+def new_axes(ax: Axes | None, width: float, height: float) -> Axes:
+    """`ax`, or the axes of a new figure of this size [inch] that makes room for its labels."""
+    return plt.subplots(figsize=(width, height), layout="constrained")[1] if ax is None else ax
+
+
+class Unit(NamedTuple):
+    """A unit with its prefix: shown value = value x `factor`."""
+
+    factor: float
+    name: str
+
+
+def unit_for(values: Any, unit: str) -> Unit:
+    """The prefixed `unit` in which the largest of `values` reads as 1 to 1000; values that are not finite do not count."""
+    array = np.abs(np.asarray(values, float))
+    most = float(np.max(array[np.isfinite(array)], initial=0.0))
+    power = 0 if most == 0 else 3 * math.floor(math.log10(most) / 3 + 1e-9)
+    power = min(max(power, min(_PREFIXES)), max(_PREFIXES))
+    if unit == "cycles":  # a count, which has no small prefixes
+        power = 0 if power < 6 else power
+    return Unit(10.0**-power, f"{_PREFIXES[power]}{unit}" if unit != "cycles" or not power else f"10^{power} cycles")
+
+
+def short(text: str, most: int = 26) -> str:
+    """Text of at most `most` characters: its beginning and its end."""
+    text = " ".join(str(text).split()).replace("$", r"\$")
+    return text if len(text) <= most else f"{text[: most - most // 2 - 1]}…{text[-(most // 2) :]}"
+
+
+def titled(ax: Axes, title: str, *notes: str) -> None:
+    """A title, and what a reader must know beside it, smaller, on a line of its own."""
+    shown = [note for note in notes if note]
+    ax.set_title(title, fontsize=10, pad=18 if shown else 6)
+    if shown:
+        ax.annotate(
+            "; ".join(shown), (0.5, 1), (0, 5), xycoords="axes fraction", textcoords="offset points", ha="center", va="bottom",
+            fontsize=7.5, color="#444444", annotation_clip=False,
+        )  # fmt: skip
+
+
+def legend_of(ax: Axes, entries: dict[str, Look], *, columns: int = 1, outside: bool = True) -> None:
+    """A legend of filled patches, right of the axes by default, where it hides nothing."""
+    handles = [Patch(label=name, **each.bar) for name, each in entries.items()]
+    place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0), "borderaxespad": 0.0} if outside else {"loc": "best"}
+    ax.legend(handles=handles, fontsize=8, ncols=columns, handlelength=2.2, handleheight=1.2, **place)
+
+
+def plain_log_ticks(axis: Axis, low: float, high: float) -> None:
+    """Few labels, written out, on a logarithmic axis from `low` to `high`."""
+    decades = math.log10(high / low)
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 2.5 else (1,)))
+    axis.set_major_formatter("{x:g}" if decades < 6 else LogFormatterSciNotation())
+    axis.set_minor_formatter(NullFormatter())
+
+
+def thinned(count: int, most: int, keep: Sequence[int] | np.ndarray = ()) -> np.ndarray:
+    """At most `most` of `count` indices, evenly spread, ascending, with all of `keep`."""
+    if count <= most:
+        return np.arange(count)
+    spread = np.linspace(0, count - 1, max(most - len(keep), 2)).astype(int)
+    return np.unique(np.concatenate([spread, np.asarray(keep, int)]))

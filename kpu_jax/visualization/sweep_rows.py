@@ -1,0 +1,84 @@
+"""The rows of a sweep's table as plots read them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from kpu_jax.analysis import sweep_table
+from kpu_jax.base.errors import KPUError, is_number, nearest, shown
+from kpu_jax.explore.sweep import SweepResult
+from kpu_jax.visualization.style import unit_for
+
+Row = Mapping[str, Any]
+
+
+class Column:
+    """Columns of results."""
+
+    LATENCY, ENERGY, EDP, AREA, POWER, TDP = "latency_ms", "energy_mj", "edp_js", "area_mm2", "power_w", "tdp_w"
+
+
+RESULTS = {
+    Column.LATENCY: ("latency", "s", 1e-3),
+    Column.ENERGY: ("energy", "J", 1e-3),
+    Column.EDP: ("energy x delay", "J s", 1.0),
+    Column.AREA: ("area", "mm$^2$", None),
+    Column.POWER: ("power", "W", 1.0),
+    Column.TDP: ("TDP", "W", 1.0),
+}
+"""Column -> (what it is, its SI unit, what one of the table is in it; None: the unit takes no prefix)."""
+_NO_FIELD = {*RESULTS, "chip", "mapped_for", "pareto", "meets"}
+_UNITS = {"mhz": "MHz", "gbps": "GB/s", "kb": "KB", "mb": "MB", "ns": "ns", "bytes": "byte", "pj": "pJ", "v": "V"}
+
+
+def rows_of(what: str, result: Any) -> list[Row]:
+    """The rows of a `SweepResult`, or given ones after a check."""
+    if isinstance(result, SweepResult):
+        return list(sweep_table(result))
+    if not isinstance(result, (list, tuple)) or not all(isinstance(row, Mapping) for row in result):
+        raise KPUError(f"{what} needs the result of kpu.sweep or the rows of its table, got {type(result).__name__}")
+    if not result:
+        raise KPUError(f"{what}: the table has no rows: there is nothing to plot")
+    for column in (Column.LATENCY, Column.ENERGY, Column.AREA):
+        if column not in result[0]:
+            raise KPUError(f"{what}: the rows have no column {column!r}, which every table of a sweep has")
+    return list(result)
+
+
+def fields_of(rows: Sequence[Row]) -> list[str]:
+    """The chip's fields that take several values in these rows."""
+    names = [name for name in rows[0] if name not in _NO_FIELD and is_number(rows[0][name])]
+    return [name for name in names if len({float(row[name]) for row in rows}) > 1]
+
+
+def column_of(rows: Sequence[Row], name: str) -> np.ndarray:
+    """[row] float64 of one column; `KPUError` with the nearest names, or with the row that holds no number."""
+    if name == Column.EDP and name not in rows[0]:
+        return column_of(rows, Column.LATENCY) * column_of(rows, Column.ENERGY) * 1e-6
+    if name not in rows[0]:
+        raise KPUError(f"column {shown(name)} is unknown: {nearest(name, [c for c in rows[0] if is_number(rows[0][c])])}")
+    for i, row in enumerate(rows):
+        if not is_number(row.get(name)):
+            raise KPUError(f"row {i} of the table: {name} must be a number, got {shown(row.get(name))}")
+    return np.array([row[name] for row in rows], float)
+
+
+def shown_column(rows: Sequence[Row], name: str) -> tuple[np.ndarray, str]:
+    """One column as it is drawn, and its label: results in a unit in which they read well."""
+    values = column_of(rows, name)
+    if name not in RESULTS:
+        return values, _field_label(name)
+    title, unit, factor = RESULTS[name]
+    if factor is None:
+        return values, f"{title} [{unit}]"
+    scale = unit_for(values * factor, unit)
+    return values * factor * scale.factor, f"{title} [{scale.name}]"
+
+
+def _field_label(name: str) -> str:
+    unit = _UNITS.get(name.rsplit(".", 1)[-1].rsplit("_", 1)[-1], "count")
+    stem = name.rsplit("_", 1)[0] if unit != "count" else name
+    return f"{stem.rsplit('.', 1)[-1].replace('_', ' ')} [{unit}]"
