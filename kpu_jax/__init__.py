@@ -23,6 +23,7 @@ from kpu_jax.core import (
     matmul_memory,
     matmul_shape,
 )
+from kpu_jax.explore.codesign import Codesign, codesign
 from kpu_jax.explore.mapping_search import best_mapping
 from kpu_jax.explore.space import Space, load_space
 from kpu_jax.explore.study import Study, load_study
@@ -54,6 +55,7 @@ def __dir__() -> list[str]:
 __all__ = [
     "AddressError",
     "ClosedError",
+    "Codesign",
     "Comparison",
     "Conv",
     "DtypeError",
@@ -77,6 +79,7 @@ __all__ = [
     "analysis",
     "area_mm2",
     "best_mapping",
+    "codesign",
     "compare",
     "critical_path",
     "dtype_size",
