@@ -16,6 +16,7 @@ from kpu_jax.explore.codesign.finish import UNFIT, Finish
 from kpu_jax.explore.codesign.gradient import Relaxation
 from kpu_jax.explore.codesign.lagrangian import Problem
 from kpu_jax.explore.codesign.networks import Networks, networks_of
+from kpu_jax.explore.codesign.relaxation import NO_LIMIT
 from kpu_jax.explore.limits import CONSTRAINTS, OBJECTIVES, limits_of
 from kpu_jax.explore.space import Space
 from kpu_jax.hardware import KPUConfig
@@ -104,7 +105,7 @@ def codesign(
         check_number(name, count, "count", low=low, integer=True)
 
     problem = Problem.of(nets, objective, limits)
-    relaxation = Relaxation(space.base, axes_of(space), nets, strategies, problem.powers)
+    relaxation = Relaxation(space.base, axes_of(space), nets, strategies, problem.powers, limits.get("power_w", NO_LIMIT))
     x = starting_points(relaxation, int(starts), int(seed))
     path = descend(relaxation, problem, optimizer, x, int(steps), progress)
     finish = Finish(space, relaxation, problem, objective, limits)

@@ -12,7 +12,7 @@ import numpy as np
 from kpu_jax.explore.codesign.axes import chip_ids, knots_of
 from kpu_jax.explore.codesign.gradient import Relaxation
 from kpu_jax.explore.codesign.lagrangian import Problem
-from kpu_jax.explore.limits import ROUNDING
+from kpu_jax.explore.limits import OBJECTIVES, ROUNDING
 from kpu_jax.explore.mapping_search import search
 from kpu_jax.explore.mix import choose
 from kpu_jax.explore.retime import CHIPS_AT_ONCE, FINALISTS
@@ -53,8 +53,9 @@ class Finish:
         found = self.relaxation.appraise(self.space.chips(new))
         least = np.concatenate([found.floors, found.logs[:, -2:]], axis=1)
         value, floor = self.problem.value(found.logs), self.problem.value(least) * (1 - 1e-12)
-        worst = np.where(found.fits, self.problem.worst(found.logs), UNFIT)
-        # Power may fall as time grows: only limits on single measures exclude a chip by its least measures.
+        worst = self.problem.worst(found.logs)
+        worst = np.where(~found.fits, UNFIT, np.where(worst < 1e-9, 0.0, worst))  # slowed to a limit, but for rounding
+        # Power is no monotone measure: only limits on single measures exclude a chip by its least ones.
         single = (np.abs(self.problem.forms).sum(axis=1) == 1)[None]
         excluded = np.any((self.problem.excess(least) > ROUNDING) & single, axis=1) | ~found.fits
         for i, chip in enumerate(new.tolist()):
@@ -106,7 +107,7 @@ class Finish:
         for n, net in enumerate(nets.workloads):
             count, rows = np.asarray(net.ops.count, np.float64), np.arange(net.rows)
             found = search(
-                chips, net.ops, self.relaxation.strategies, (self.objective,), finalists=FINALISTS, chips_used=len(ids)
+                chips, net.ops, self.relaxation.strategies, OBJECTIVES, finalists=FINALISTS, chips_used=len(ids)
             )
             for i in range(len(ids)):
                 choice = choose(found.seconds[i], found.energy_pj[i], count, self.objective, self.limits)

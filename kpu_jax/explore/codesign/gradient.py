@@ -14,7 +14,7 @@ import numpy as np
 from kpu_jax.base.pytree import get_path
 from kpu_jax.explore.codesign.axes import Axis
 from kpu_jax.explore.codesign.networks import Networks
-from kpu_jax.explore.codesign.relaxation import Chips, appraise, slopes
+from kpu_jax.explore.codesign.relaxation import NO_LIMIT, Appraisal, Chips, appraise, slopes
 from kpu_jax.explore.space import stack
 from kpu_jax.hardware import KPUConfig
 
@@ -40,7 +40,10 @@ class Stencil:
 class Relaxation:
     """The relaxed best cost of a space of chips as a function of log coordinates [start, axis]."""
 
-    def __init__(self, base: KPUConfig, axes: list[Axis], nets: Networks, strategies: np.ndarray, powers: np.ndarray) -> None:
+    def __init__(
+        self, base: KPUConfig, axes: list[Axis], nets: Networks, strategies: np.ndarray, powers: np.ndarray, limit_w: float = NO_LIMIT
+    ) -> None:
+        self.limit_w = limit_w  # power [W] that every network is slowed to
         self.base, self.axes, self.nets = base, axes, nets
         self.strategies, self.powers = np.asarray(strategies, np.float64), powers
         self.stepped = [i for i, axis in enumerate(axes) if not axis.smooth and len(axis.knots) > 1]
@@ -62,14 +65,14 @@ class Relaxation:
         logs = found.logs.reshape(*shares.shape, -1)
         return Stencil(logs, shares, widths, chips, self.strategies[found.choice], tangents, self.stepped)
 
-    def appraise(self, chips: Chips):
+    def appraise(self, chips: Chips) -> Appraisal:
         """Best mappings of chips by the bound, counted."""
         self.evaluations += len(chips.compute.tile_count) * self.nets.rows * len(self.strategies)
-        return appraise(chips, self.nets, self.strategies, self.powers)
+        return appraise(chips, self.nets, self.strategies, self.powers, self.limit_w)
 
     def chips(self, points: np.ndarray) -> Chips:
         """Chips (leaves [point]) at coordinates [point, axis]."""
-        values = {}
+        values: dict[str, np.ndarray] = {}
         for i, axis in enumerate(self.axes):
             values.update(zip(axis.paths, axis.values(points[:, i])[0].T, strict=True))
         return stack(self.base, values, len(points))
@@ -82,7 +85,7 @@ class Relaxation:
         out[:, self.stepped] = rise / stencil.widths
         if stencil.tangents:
             weights = (stencil.shares[..., None] * cotangent[:, None]).reshape(-1, cotangent.shape[-1])
-            leaves = slopes(stencil.chips, self.nets, stencil.chosen, weights)
+            leaves = slopes(stencil.chips, self.nets, stencil.chosen, weights, self.limit_w)
             for i, tangent in stencil.tangents.items():
                 per_field = [np.asarray(get_path(leaves, p)).reshape(stencil.shares.shape).sum(axis=1) for p in self.axes[i].paths]
                 out[:, i] = np.sum(np.stack(per_field, axis=1) * tangent, axis=1)
