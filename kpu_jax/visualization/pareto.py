@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from kpu_jax.base.errors import KPUError
 from kpu_jax.explore.limits import OBJECTIVES
 from kpu_jax.explore.sweep import SweepResult
-from kpu_jax.visualization.sweep_rows import Column, Row, column_of, rows_of, shown_column
 from kpu_jax.visualization.style import FAINT, INK, OKABE_ITO, SEQUENTIAL, new_axes, plain_log_ticks, thinned, titled
+from kpu_jax.visualization.sweep_rows import Column, Row, column_of, rows_of, shown_column
 
 MOST_DOTS = 5000
 BEST = {"latency": (Column.LATENCY, "<", 17), "energy": (Column.ENERGY, "v", 13), "edp": (Column.EDP, "*", 10)}

@@ -50,7 +50,9 @@ def plot_roofline(roofline: Roofline, ax: Axes | None = None) -> Axes:
         ax.plot([], [], color=each.colour, linestyle=each.line, marker=each.marker, markersize=6, label=name)
     for peak in peaks:
         ax.axhline(peak * unit.factor, color=INK, linewidth=0.8, zorder=1)
-        ax.annotate(f"peak {peak * unit.factor:,.4g} {unit.name}", (low, peak * unit.factor), (4, 3), textcoords="offset points", fontsize=8)
+        ax.annotate(
+            f"peak {peak * unit.factor:,.4g} {unit.name}", (low, peak * unit.factor), (4, 3), textcoords="offset points", fontsize=8
+        )
     _name_points(ax, roofline, shown, levels[0], unit.factor)
     ax.set(xscale="log", yscale="log", xlim=(low, high), xlabel="intensity [op per byte carried at the level]")
     least = roofline.performance[shown].min()
