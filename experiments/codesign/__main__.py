@@ -10,6 +10,7 @@ Equal counts, not equal wall time, which is printed. The best chip of the space 
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from pathlib import Path
 
@@ -75,6 +76,8 @@ def main() -> None:
                 run(finish, budgets[-1], seed)
                 values.setdefault(method, []).append(finished(finish))
                 seconds.setdefault(method, []).append(time.perf_counter() - start)
+            latest = ", ".join(f"{m} {v[-1] / reference:.3f} in {seconds[m][-1]:.0f} s" for m, v in values.items())
+            print(f"{name}, seed {seed}, {budgets[-1]} chips: {latest}", file=sys.stderr, flush=True)
         print(f"\n{name}: {seeds} seeds, {min(budgets)} to {max(budgets)} chips appraised; best of the space {reference:.4g} J s "
               f"({'certified' if swept.certified['edp'] else 'not certified'})")  # fmt: skip
         print("| method | EDP over the best: median (range) | seconds, median |\n|---|---|---|")
