@@ -1,6 +1,7 @@
 """Numbers from reports and sweeps: tables, no plots."""
 
 from kpu_jax.analysis.bounds import Bounds, bounds
+from kpu_jax.analysis.chrome_trace import write_chrome_trace
 from kpu_jax.analysis.pareto import ParetoFront, front_ranks, hypervolume, pareto_front
 from kpu_jax.analysis.performance_analyzer import Analysis, PerformanceAnalyzer, compare_reports, what_if
 from kpu_jax.analysis.roofline import Roofline, roofline
@@ -23,5 +24,6 @@ __all__ = [
     "sweep_table",
     "text_table",
     "what_if",
+    "write_chrome_trace",
     "write_csv",
 ]
