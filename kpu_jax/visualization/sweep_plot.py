@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -14,7 +15,7 @@ from matplotlib.colors import LogNorm, Normalize
 from kpu_jax.base.errors import KPUError, check_choice
 from kpu_jax.explore.sweep import SweepResult
 from kpu_jax.visualization.style import FAINT, INK, SEQUENTIAL, look, new_axes, thinned, titled
-from kpu_jax.visualization.sweep_rows import RESULTS, Column, Row, column_of, fields_of, rows_of, shown_column
+from kpu_jax.visualization.sweep_rows import RESULTS, Column, Row, fields_of, rows_of, shown_column
 
 WHAT = "plot_sweep"
 KINDS = ("parallel", "slice")
@@ -132,7 +133,8 @@ def _slice(rows: list[Row], field: str, measure: str, ax: Axes | None) -> Axes:
     values = np.unique(x)
     best = np.array([y[x == v].min() for v in values])
     ax = new_axes(ax, 6.5, 4.2)
-    ax.plot(x, y, "o", color=FAINT, markeredgecolor="#777777", markeredgewidth=0.5, markersize=4, label="chips", rasterized=len(rows) > 2000)
+    dots: dict[str, Any] = {"color": FAINT, "markeredgecolor": "#777777", "markeredgewidth": 0.5, "markersize": 4}
+    ax.plot(x, y, "o", label="chips", rasterized=len(rows) > 2000, **dots)
     ax.plot(values, best, "s-", color=look(0).colour, label="best at each value")
     if values[0] > 0 and values[-1] >= 8 * values[0]:
         ax.set_xscale("log")
