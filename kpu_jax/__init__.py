@@ -24,6 +24,7 @@ from kpu_jax.core import (
     matmul_shape,
 )
 from kpu_jax.explore.calibrate import Calibration, calibrate
+from kpu_jax.explore.codesign import Codesign, codesign
 from kpu_jax.explore.mapping_search import best_mapping
 from kpu_jax.explore.measurements import Measurements, load_measurements
 from kpu_jax.explore.optimal.search import search_mapping
@@ -58,6 +59,7 @@ __all__ = [
     "AddressError",
     "Calibration",
     "ClosedError",
+    "Codesign",
     "Comparison",
     "Conv",
     "DtypeError",
@@ -83,6 +85,7 @@ __all__ = [
     "area_mm2",
     "best_mapping",
     "calibrate",
+    "codesign",
     "compare",
     "critical_path",
     "dtype_size",

@@ -60,6 +60,17 @@ def test_sweep_writes_everything(capsys, study, tmp_path):
     assert "fabric_mhz" in (tmp_path / "page.html").read_text()
 
 
+@pytest.mark.long  # compiles for 20 s
+def test_codesign_finds_the_chip_of_the_sweep(capsys, study, tmp_path):
+    output = tmp_path / "results"
+    assert main(["codesign", str(study), "--output", str(output), "--starts", "1", "--steps", "2"]) == 0
+    out = capsys.readouterr().out
+    for word in ("of 4: edp", "no neighbour is better", "gap", "compute.tile_count"):
+        assert word in out
+    assert [p.name for p in output.iterdir()] == ["best_chip.yaml"]
+    assert float(kpu.load_config(output / "best_chip.yaml").clocks.fabric_mhz) in (500, 1000)
+
+
 def test_a_failing_sweep_leaves_nothing(capsys, study, tmp_path):
     output = tmp_path / "new"
     assert main(["sweep", str(study), "--output", str(output), "--limit", "area_mm2=0.01"]) == 2
@@ -82,6 +93,7 @@ def test_a_failing_sweep_leaves_nothing(capsys, study, tmp_path):
         ("run edge_ai --matmul 1" + "0" * 400 + "x1x1", "m must be"),
         ("sweep nothing.toml", "nothing.toml"), ("sweep {study} --limit area_mm2=20mm", "area_mm2"),
         ("sweep {study} --limit area=20", "area_mm2"),
+        ("codesign {study} --steps 0", "--steps"), ("codesign nothing.toml", "nothing.toml"),
         ("sweep {study} --exact 0", "--exact"), ("sweep {study} --output {study}", "cannot be written"),
     ],
 )  # fmt: skip

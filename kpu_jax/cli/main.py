@@ -7,16 +7,17 @@ import sys
 from collections.abc import Sequence
 
 from kpu_jax.base.errors import KPUError
-from kpu_jax.cli import report, run, sweep
+from kpu_jax.cli import codesign, report, run, sweep
 from kpu_jax.cli.arguments import raw
 from kpu_jax.version import __version__
 
-COMMANDS = (run, sweep, report)
+COMMANDS = (run, sweep, codesign, report)
 
 EXAMPLES = """examples:
   kpu-jax run edge_ai --matmul 128x768x768           one GEMM on a preset: cycles, energy, traffic, mapping
   kpu-jax run edge_ai --network resnet50 --layers    a network, layer by layer
   kpu-jax sweep space.toml                           which of many chips is best within a budget
+  kpu-jax codesign space.toml                        one good chip of it by gradients, where it is too large to sweep
   kpu-jax report edge_ai --network resnet50          one page with tables and plots, for a browser
 kpu-jax COMMAND --help explains each."""
 

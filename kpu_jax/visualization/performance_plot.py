@@ -19,9 +19,7 @@ WHAT = "plot_performance"
 MOST_CURVES = 8
 
 
-def plot_performance(
-    results: Any, names: Sequence[str] | None = None, ax: Axes | None = None, *, measure: str = "seconds"
-) -> Axes:
+def plot_performance(results: Any, names: Sequence[str] | None = None, ax: Axes | None = None, *, measure: str = "seconds") -> Axes:
     """Bars or scaling curves of results, by what they are:
 
     - the report of a `Workload`: time of each of its rows; fill: the engine class that is held longest; the figure at a bar

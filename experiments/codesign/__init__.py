@@ -1,0 +1,1 @@
+"""Co-design against black-box searches on the same evaluator."""
