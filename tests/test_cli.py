@@ -56,6 +56,8 @@ def test_sweep_writes_everything(capsys, study, tmp_path):
     best = min((r for r in rows if r["meets"] == "True"), key=lambda r: float(r["edp_js"]))
     chip = kpu.load_config(output / "best_chip.yaml")
     assert float(chip.clocks.fabric_mhz) == float(best["fabric_mhz"]) and rows[0] == best
+    assert main(["report", str(output), "--output", str(tmp_path / "page.html")]) == 0
+    assert "fabric_mhz" in (tmp_path / "page.html").read_text()
 
 
 @pytest.mark.long  # compiles for 20 s

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,4 +42,5 @@ def wave(m: int, n: int, k: int, *, rows: int, cols: int, dataflow: str = "outpu
     a, b = jnp.ones((padded["m"], padded["k"]), how.dtype), jnp.ones((padded["k"], padded["n"]), how.dtype)
     acc = jnp.zeros((padded["m"], padded["n"]), how.dtype)
     extents = jnp.array([sizes["m"], sizes["n"], sizes["k"]])
-    return jax.tree.map(np.asarray, step_pass(how, flow, rate, a, b, acc, extents)[1])
+    step = jax.jit(functools.partial(step_pass, how, flow, rate))
+    return jax.tree.map(np.asarray, step(a, b, acc, extents)[1])

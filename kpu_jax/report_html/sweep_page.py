@@ -29,9 +29,8 @@ def sweep_page(folder: Path, command: str = "") -> Page:
     best = load_config(folder / "best_chip.yaml")
     kept = [row for row in rows if row["meets"]]
     chips = len({row["chip"] for row in rows})
-    page = Page(
-        f"Sweep: {folder.resolve().name}", f"{chips:,} chips timed exactly, {len(kept):,} of {len(rows):,} mapped chips keep the limits"
-    )
+    lead = f"{chips:,} chips timed exactly; {len(kept):,} of {len(rows):,} mapped chips keep the limits"
+    page = Page(f"Sweep: {folder.resolve().name}", lead)
     page.section("Best chips").table([_best(kept, name, column) for name, column in (
         ("latency", "latency_ms"), ("energy", "energy_mj"), ("energy x delay", "edp_js"), ("area", "area_mm2"))])  # fmt: skip
     page.section("What is possible")
@@ -39,9 +38,8 @@ def sweep_page(folder: Path, command: str = "") -> Page:
     if fields := fields_of(kept):
         page.figure(svg_of(plot_sweep(rows)), "Each line a chip: its fields, and what it takes.")
         for field in fields[:6]:
-            page.figure(
-                svg_of(plot_sweep(rows, kind="slice", field=field)), f"Energy x delay over {field}; the line: the best at each value."
-            )
+            slices = svg_of(plot_sweep(rows, kind="slice", field=field))
+            page.figure(slices, f"Energy x delay over {field}; the line: the best at each value.")
     page.section("Chips").text(f"The first {min(len(rows), MOST_ROWS):,} of {len(rows):,} rows of table.csv, best first.")
     page.table(rows[:MOST_ROWS])
     page.section("The best chip, operation by operation").table(layers[:MOST_ROWS])

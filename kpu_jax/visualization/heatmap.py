@@ -56,11 +56,8 @@ def plot_memory_heatmap(
     ax.set_xlabel("time [fabric cycles]")
     ax.get_figure().colorbar(image, ax=ax, label="share of the row's most [%]", pad=0.02)  # type: ignore[union-attr]
     width = (grid.edges[1] - grid.edges[0]).item()
-    titled(
-        ax,
-        "What the memories hold" if show == "occupancy" else "What moves between memories",
-        f"means over {width:,.4g} cycles; at each row its most",
-    )
+    title = "What the memories hold" if show == "occupancy" else "What moves between memories"
+    titled(ax, title, f"means over {width:,.4g} cycles; at each row its most")
     return ax
 
 
@@ -135,9 +132,8 @@ def animate_wave(activity: Activity | Any, ax: Axes | None = None, *, interval_m
         cycle = frame * every
         image.set_data(fired[cycle])
         busy = 100 * fired[cycle].sum() / max(peak, 1)
-        ax.set_title(
-            f"cycle {cycle + 1} of {len(fired)}: {busy:.0f} % of the array fires, {total[cycle]:,} multiply-adds so far", fontsize=8
-        )
+        done = f"{busy:.0f} % of the array fires, {total[cycle]:,} multiply-adds so far"
+        ax.set_title(f"cycle {cycle + 1} of {len(fired)}: {done}", fontsize=8)
         return (image,)
 
     draw(0)

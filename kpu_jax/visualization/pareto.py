@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -37,7 +38,7 @@ def plot_pareto(result: SweepResult | Sequence[Row], ax: Axes | None = None) -> 
     points = points * [_times(time, rows, Column.LATENCY) * 1e3, _times(energy, rows, Column.ENERGY) * 1e-9, 1.0]
     areas = np.concatenate([points[:, 2], area[meets]])
     low, high = float(areas.min()), float(areas.max())
-    colours = {"cmap": SEQUENTIAL, "vmin": low, "vmax": high if high > low else low * 1.01 + 1e-12}
+    colours: dict[str, Any] = {"cmap": SEQUENTIAL, "vmin": low, "vmax": high if high > low else low * 1.01 + 1e-12}
     ax.scatter(points[:, 0], points[:, 1], 8, points[:, 2], alpha=0.5, linewidths=0, **colours)
     circles = ax.scatter(time[meets], energy[meets], 50, area[meets], edgecolors=INK, linewidths=0.6, zorder=3, **colours)
     beyond = ~meets & np.isfinite(time) & np.isfinite(energy)

@@ -29,7 +29,9 @@ MEASURES = {
     "utilization": Measure("utilization", "%", 100.0),
     "gflops": Measure("rate", "FLOP/s", 1e9),
 }
-ACCEPTED = "a report of kpu.simulate, a list of reports, or a dict {name: report, seconds, {measure: number} or {size: any of these}}"
+ACCEPTED = (
+    "a report of kpu.simulate, a list of reports, or a dict {name: report, seconds, {measure: number} or {size: any of these}}"
+)
 
 
 def check_report(what: str, report: Any, name: str = "") -> Report:
@@ -38,9 +40,7 @@ def check_report(what: str, report: Any, name: str = "") -> Report:
     if not isinstance(report, Report):
         raise KPUError(f"{what} needs reports of kpu.simulate, got {type(report).__name__}{entry}")
     if is_traced(report) or np.ndim(report.cycles):
-        raise KPUError(
-            f"{what}: the report{entry} is stacked or traced: plot concrete reports, one by one (jax.tree.map(lambda v: v[i], r))"
-        )
+        raise KPUError(f"{what}: the report{entry} is stacked or traced: plot them one by one, jax.tree.map(lambda v: v[i], r)")
     if float(report.status_code):
         raise KPUError(f"{what}: the report{entry} is infeasible ({report.status}): leave it out, or change the mapping")
     return report

@@ -32,7 +32,7 @@ def plot_roofline(roofline: Roofline, ax: Axes | None = None) -> Axes:
         raise KPUError("plot_roofline: no level carries any bytes: there is no intensity to plot")
     peaks = np.unique(roofline.peak[shown])
     unit = unit_for(peaks, "op/s")
-    everything = roofline.intensity[np.ix_(levels, shown)]
+    everything = roofline.intensity[levels][:, shown]
     finite = everything[np.isfinite(everything)]
     ridges = [peaks.max() / roofline.bandwidth[i] for i in levels]
     low, high = min(finite.min(), *ridges) / 3, max(finite.max(), *ridges) * 3
@@ -50,9 +50,8 @@ def plot_roofline(roofline: Roofline, ax: Axes | None = None) -> Axes:
         ax.plot([], [], color=each.colour, linestyle=each.line, marker=each.marker, markersize=6, label=name)
     for peak in peaks:
         ax.axhline(peak * unit.factor, color=INK, linewidth=0.8, zorder=1)
-        ax.annotate(
-            f"peak {peak * unit.factor:,.4g} {unit.name}", (low, peak * unit.factor), (4, 3), textcoords="offset points", fontsize=8
-        )
+        text = f"peak {peak * unit.factor:,.4g} {unit.name}"
+        ax.annotate(text, (low, peak * unit.factor), (4, 3), textcoords="offset points", fontsize=8)
     _name_points(ax, roofline, shown, levels[0], unit.factor)
     ax.set(xscale="log", yscale="log", xlim=(low, high), xlabel="intensity [op per byte carried at the level]")
     least = roofline.performance[shown].min()

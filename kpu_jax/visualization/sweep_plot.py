@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -132,9 +133,8 @@ def _slice(rows: list[Row], field: str, measure: str, ax: Axes | None) -> Axes:
     values = np.unique(x)
     best = np.array([y[x == v].min() for v in values])
     ax = new_axes(ax, 6.5, 4.2)
-    ax.plot(
-        x, y, "o", color=FAINT, markeredgecolor="#777777", markeredgewidth=0.5, markersize=4, label="chips", rasterized=len(rows) > 2000
-    )
+    dots: dict[str, Any] = {"color": FAINT, "markeredgecolor": "#777777", "markeredgewidth": 0.5, "markersize": 4}
+    ax.plot(x, y, "o", label="chips", rasterized=len(rows) > 2000, **dots)
     ax.plot(values, best, "s-", color=look(0).colour, label="best at each value")
     if values[0] > 0 and values[-1] >= 8 * values[0]:
         ax.set_xscale("log")
