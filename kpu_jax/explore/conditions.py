@@ -16,8 +16,8 @@ import numpy as np
 from kpu_jax.base.errors import KPUError, check_number, is_number, nearest, shown
 
 MAX_LENGTH = 500  # characters
-ARITHMETIC = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: np.divide}
-COMPARISONS = {
+ARITHMETIC: dict[type, Callable[[Any, Any], Any]] = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: np.divide}
+COMPARISONS: dict[type, Callable[[Any, Any], Any]] = {
     ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge,
 }  # fmt: skip
 Columns = Mapping[str, Any]  # dotted path -> values
@@ -38,8 +38,9 @@ class Condition:
             return np.asarray(self._term(columns), bool)
 
 
-def condition(text: Any, fields: Sequence[str]) -> Condition:
-    """A condition between dotted `fields`, each written in full or by the end of its name where only one ends so.
+def condition(text: Any, fields: Sequence[str], varying: Sequence[str] = ()) -> Condition:
+    """A condition between dotted `fields`, each written in full or by the end of its name where only one ends so,
+    or only one of the `varying` ones.
 
     Raises `KPUError` for anything but such comparisons, and for fields that do not exist (nearest names) or are
     ambiguous.
@@ -54,7 +55,7 @@ def condition(text: Any, fields: Sequence[str]) -> Condition:
     try:
         if not isinstance(tree, (ast.Compare, ast.BoolOp)) and not (isinstance(tree, ast.UnaryOp) and isinstance(tree.op, ast.Not)):
             raise KPUError("it compares nothing; use ==, !=, <, <=, > or >=")
-        term = _term(tree, fields, paths)
+        term = _term(tree, (fields, varying), paths)
     except KPUError as error:
         raise KPUError(f"condition {shown(text)}: {error}") from None
     if not paths:
@@ -62,7 +63,7 @@ def condition(text: Any, fields: Sequence[str]) -> Condition:
     return Condition(text.strip(), tuple(paths), term)
 
 
-def _term(node: ast.expr, fields: Sequence[str], paths: dict[str, None]) -> Term:
+def _term(node: ast.expr, fields: tuple[Sequence[str], Sequence[str]], paths: dict[str, None]) -> Term:
     def part(child: ast.expr) -> Term:
         return _term(child, fields, paths)
 
@@ -70,11 +71,12 @@ def _term(node: ast.expr, fields: Sequence[str], paths: dict[str, None]) -> Term
         number = check_number("a number", node.value, "of the field")
         return lambda columns: number
     if isinstance(node, (ast.Name, ast.Attribute)):
-        path = _field(ast.unparse(node), fields)
+        path = _field(ast.unparse(node), *fields)
         paths[path] = None
         return lambda columns: columns[path]
     if isinstance(node, ast.BinOp) and type(node.op) in ARITHMETIC:
-        left, right, apply = part(node.left), part(node.right), ARITHMETIC[type(node.op)]
+        left, right = part(node.left), part(node.right)
+        apply = ARITHMETIC[type(node.op)]
         return lambda columns: apply(left(columns), right(columns))
     if isinstance(node, ast.Compare) and all(type(op) in COMPARISONS for op in node.ops):
         terms, tests = [part(node.left), *map(part, node.comparators)], [COMPARISONS[type(op)] for op in node.ops]
@@ -95,8 +97,9 @@ def _term(node: ast.expr, fields: Sequence[str], paths: dict[str, None]) -> Term
     raise KPUError(f"{shown(ast.unparse(node))} is not allowed: use numbers, fields, + - * /, comparisons, and, or, not")
 
 
-def _field(name: str, fields: Sequence[str]) -> str:
+def _field(name: str, fields: Sequence[str], varying: Sequence[str]) -> str:
     found = [path for path in fields if path == name] or [path for path in fields if path.endswith(f".{name}")]
+    found = [path for path in found if path in varying] or found
     if len(found) == 1:
         return found[0]
     if found:

@@ -31,7 +31,7 @@ def grid_values(grid: Mapping[str, Any]) -> list[float]:
     stop = check_number("stop", grid["stop"], "of the field", low=start)
     if "num" in grid:
         num = int(check_number("num", grid["num"], "values", low=1 if start == stop else 2, high=MOST, integer=True))
-        values = np.geomspace(start, stop, num) if log else np.linspace(start, stop, num)
+        values: np.ndarray = np.geomspace(start, stop, num) if log else np.linspace(start, stop, num)
     else:
         step = check_number("step", grid["step"], "factor" if log else "of the field", low=1 if log else 0, low_open=True)
         span = math.log(stop / start) / math.log(step) if log else (stop - start) / step

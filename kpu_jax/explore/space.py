@@ -93,7 +93,7 @@ class Space:
             raise KPUError(f'space: where must be a list of conditions such as ["rows == cols"], got {shown(where)}')
         self._constants = {path: np.float64(leaf) for path, leaf in leaf_paths(self.base)}
         try:
-            self.where = tuple(condition(text, tuple(self._constants)) for text in where)
+            self.where = tuple(condition(text, tuple(self._constants), self.paths) for text in where)
         except KPUError as error:
             raise KPUError(f"space: {error}") from None
         self._check_conditions()
