@@ -16,8 +16,9 @@ import numpy as np
 from kpu_jax.base.errors import KPUError, check_number, is_number, nearest, shown
 
 MAX_LENGTH = 500  # characters
-ARITHMETIC: dict[type, Callable[[Any, Any], Any]] = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: np.divide}
-COMPARISONS: dict[type, Callable[[Any, Any], Any]] = {
+Operation = Callable[[Any, Any], Any]
+ARITHMETIC: dict[type, Operation] = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: np.divide}
+COMPARISONS: dict[type, Operation] = {
     ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge,
 }  # fmt: skip
 Columns = Mapping[str, Any]  # dotted path -> values

@@ -67,7 +67,7 @@ def killed(store, result, rng, times):
     return run(store, result)
 
 
-def test_killed_with_another_clock_and_two_devices(tmp_path, undisturbed):
+def test_killed_and_continued_with_another_clock(tmp_path, undisturbed):
     store, result = tmp_path / "store", tmp_path / "result.npz"
     process = start(store, result)
     while not (store / "screen-000003").exists():
@@ -77,7 +77,7 @@ def test_killed_with_another_clock_and_two_devices(tmp_path, undisturbed):
     process.communicate()
     kept = {path.name: path.read_bytes() for path in store.glob("screen-*")}
     (store / "screen-000001").unlink()
-    code, out = run(store, result, CLOCK_SKEW="-1e8", XLA_FLAGS="--xla_force_host_platform_device_count=2")
+    code, out = run(store, result, CLOCK_SKEW="-1e8")
     assert code == 0, out
     assert_same(result, undisturbed)
     assert all((store / name).read_bytes() == data for name, data in kept.items())
@@ -92,11 +92,12 @@ def test_killed_twenty_times(tmp_path, undisturbed):
 
 
 @pytest.mark.long
-def test_four_devices_and_a_full_disk(tmp_path, undisturbed):
+@pytest.mark.parametrize("devices", [2, 4])
+def test_other_devices_after_a_full_disk(tmp_path, undisturbed, devices):
     store, result = tmp_path / "store", tmp_path / "result.npz"
     code, out = run(store, result, largest_file=1500)
     assert code != 0 and "cannot be written: File too large" in out and not result.exists()
-    code, out = run(store, result, XLA_FLAGS="--xla_force_host_platform_device_count=4")
+    code, out = run(store, result, XLA_FLAGS=f"--xla_force_host_platform_device_count={devices}")
     assert code == 0, out
     assert_same(result, undisturbed)
 
@@ -173,6 +174,6 @@ def test_a_folder_that_refuses_loses_nothing(tmp_path, monkeypatch):
     with pytest.raises(kpu.KPUError, match="No space left on device. What was stored is kept"):
         store.part("q", lambda: {"x": np.zeros(1)})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["p", "sweep.json"]
-    monkeypatch.setattr(Path, "open", lambda *a: (_ for _ in ()).throw(OSError(30, "Read-only file system")))
+    monkeypatch.setattr(Path, "open", lambda *a, **k: (_ for _ in ()).throw(OSError(30, "Read-only file system")))
     with pytest.raises(kpu.KPUError, match="Read-only file system"):
-        store.part("q", lambda: {"x": np.zeros(1)})
+        Store(tmp_path / "new", DESCRIPTION)
