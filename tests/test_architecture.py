@@ -20,7 +20,7 @@ BELOW = {
     "model": {"base", "hardware", "workload", "mapping", "engines"},
     "machine": {"base", "hardware", "workload", "mapping", "program"},
     "execution": {"base", "workload", "frontends", "machine"},
-    "explore": {"base", "hardware", "workload", "mapping", "engines", "model"},
+    "explore": {"version", "base", "hardware", "workload", "mapping", "engines", "model"},
     "analysis": {"base", "hardware", "workload", "mapping", "engines", "program", "model", "explore"},
     "utilities": {"base", "hardware", "workload", "frontends", "mapping", "engines", "model", "explore", "analysis"},
 }

@@ -11,6 +11,7 @@ from kpu_jax.base.errors import check_number
 from kpu_jax.base.outputs import new_files
 from kpu_jax.cli.arguments import pairs_of, raw, save_plot
 from kpu_jax.explore.limits import OBJECTIVES, limits_of
+from kpu_jax.explore.processes import Processes, join
 from kpu_jax.explore.study import Study, load_study
 from kpu_jax.explore.sweep import SweepResult, sweep
 from kpu_jax.hardware import save_config
@@ -33,7 +34,9 @@ EXAMPLES = """example of a study, space.toml:
 Every chip is screened by a lower bound on its time under a stated set of mappings; then the most promising and a
 spread of the Pareto front are timed exactly, until no other chip can be better or --exact chips are timed. Each answer
 says whether that was reached (certified). Writes table.csv, layers.csv, best_chip.yaml, pareto.png and
-performance.png, all or none."""
+performance.png, all or none. With --store FOLDER the parts are kept there: whatever ends the command, the same command
+goes on from there, to the same bits. Values may be a grid, {start = 8, stop = 64, step = 2, scale = "log"}, and
+where = ["rows == cols"] passes over chips. Under SLURM, or with --coordinator, all processes share the parts."""
 
 
 def add(commands: Any) -> None:
@@ -46,24 +49,33 @@ def add(commands: Any) -> None:
     study.add_argument("--limit", metavar="NAME=VALUE", action="append", default=[], help="a constraint, such as area_mm2=40")
     study.add_argument("--exact", metavar="N", type=int, default=EXACT, help=f"chips to time exactly at most (default {EXACT})")
     study.add_argument("--output", metavar="FOLDER", type=Path, default=Path("results"), help="default: results")
+    study.add_argument("--store", metavar="FOLDER", type=Path, help="keep every part, so that the same command can go on")
+    study.add_argument("--coordinator", metavar="ADDRESS:PORT", help="of process 0, to sweep with several processes")
+    study.add_argument("--processes", metavar="N", type=int, help="how many there are")
+    study.add_argument("--process", metavar="I", type=int, help="which this is, from 0")
     study.set_defaults(command=_sweep)
 
 
 def _sweep(args: argparse.Namespace) -> None:
+    join(args.coordinator, args.processes, args.process)
+    others = Processes()
     study = load_study(args.study)
     limits = {**study.constraints, **limits_of(pairs_of("--limit", args.limit))}
     objective = args.objective or study.objective
     check_number("--exact", args.exact, "chips", low=1, integer=True)
+    if others.this:
+        _swept(study, objective, limits, args.exact, args.store)  # process 0 prints and writes
+        return
     with new_files(args.output) as folder:
         print(f"{study.space}\nworkload: one pass of each of {', '.join(study.names)}: {study.workload.macs.sum():,} MACs")
         print(f"objective {objective}; limits: {', '.join(f'{k} {v:g}' for k, v in limits.items()) or 'none'}")
-        result = _swept(study, objective, limits, args.exact)
+        result = _swept(study, objective, limits, args.exact, args.store)
         _print(result)
         _write(result, folder)
     print(f"wrote table.csv, layers.csv, best_chip.yaml, pareto.png and performance.png to {args.output}/")
 
 
-def _swept(study: Study, objective: str, limits: dict[str, Any], exact: int) -> SweepResult:
+def _swept(study: Study, objective: str, limits: dict[str, Any], exact: int, store: Path | None) -> SweepResult:
     from tqdm import tqdm
 
     with (
@@ -72,7 +84,7 @@ def _swept(study: Study, objective: str, limits: dict[str, Any], exact: int) -> 
     ):
         return sweep(
             study.space, study.workload, objective=objective, constraints=limits, retime_chips=exact,
-            progress=screened.update, timed=timed.update,
+            progress=screened.update, timed=timed.update, store=store,
         )  # fmt: skip
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
 import numpy as np
 
+from kpu_jax.base.pytree import build
 from kpu_jax.explore import front
 from kpu_jax.explore.limits import OBJECTIVES, keeps, measures
 from kpu_jax.explore.mapping_search import search
 from kpu_jax.explore.mix import choose
+from kpu_jax.explore.processes import Processes
 from kpu_jax.explore.space import Space
+from kpu_jax.explore.store import Store
 from kpu_jax.explore.summary import Summary
 from kpu_jax.hardware.derived import tdp_watts
 from kpu_jax.mapping import Mapping
@@ -22,6 +26,7 @@ from kpu_jax.workload import Workload
 
 CHIPS_AT_ONCE = 8
 FINALISTS = 3  # mappings per operation, chip and objective that may be timed exactly
+Point = tuple[int, str, float, float]  # chip, objective, seconds, energy [pJ]
 
 
 @dataclass
@@ -66,32 +71,66 @@ def retime(
     limits: dict[str, float],
     count: int,
     progress: Callable[[int], None] | None = None,
+    store: Store | None = None,
+    processes: Processes | None = None,
 ) -> Retimed:
     """Search and time exactly up to `count` chips: a spread of the bound's front, then those with the least floor.
 
-    Stops early when no other chip can beat the best of any objective.
+    Stops early when no other chip can beat the best of any objective. Groups that are in the `store` are taken from there;
+    groups are shared among the `processes`.
     """
-    points: list[tuple[int, str, float, float]] = []
+    points: list[Point] = []
     mappings: list[Mapping] = []
     seen: set[int] = set()
+    processes = Processes() if processes is None else processes
     wanted = _spread(summary, (count + 3) // 4)
     while True:
-        for first in range(0, len(wanted), CHIPS_AT_ONCE):
-            part = wanted[first : first + CHIPS_AT_ONCE]
-            more, chosen = _time(space, net, np.array(part), limits)
-            points, mappings = points + more, mappings + chosen
-            seen.update(part)
+        groups = [wanted[first : first + CHIPS_AT_ONCE] for first in range(0, len(wanted), CHIPS_AT_ONCE)]
+        mine: dict[str, np.ndarray] = {}
+        for number in range(processes.this, len(groups), processes.count):
+            arrays = _group(space, net, groups[number], limits, store)
+            mine.update({f"{number}.{name}": values for name, values in arrays.items()})
             if progress:
-                progress(len(part))
+                progress(len(groups[number]))
+        gathered = {name: values for arrays in processes.gather(mine) for name, values in arrays.items()} if groups else {}
+        for number, chips in enumerate(groups):
+            more, chosen = _listed({n.partition(".")[2]: v for n, v in gathered.items() if n.startswith(f"{number}.")})
+            points, mappings = points + more, mappings + chosen
+            seen.update(chips)
         found = _retimed(space, points, mappings, limits) if points else None
         wanted = _most_promising(summary, objective, seen, found, min(CHIPS_AT_ONCE, count - len(seen)))
         if not wanted and found:
             return found
 
 
+def _group(space: Space, net: Workload, chips: list[int], limits: dict[str, float], store: Store | None) -> dict[str, np.ndarray]:
+    """The points of some chips and their mappings as named arrays, from the store where it has them."""
+
+    def timed() -> dict[str, np.ndarray]:
+        points, chosen = _time(space, net, np.array(chips), limits)
+        chip, name, seconds, energy = (np.array(column) for column in zip(*points, strict=True))
+        leaves = jax.tree.leaves(jax.tree.map(lambda *v: np.stack(v), *chosen))
+        mappings = {f"mapping_{i}": leaf for i, leaf in enumerate(leaves)}
+        return {"chip": chip, "mapped_for": name, "seconds": seconds, "energy_pj": energy, **mappings}
+
+    if store is None:
+        return timed()
+    digest = hashlib.sha256(np.array(chips, np.int64).tobytes()).hexdigest()[:16]
+    return store.part(f"exact-{chips[0]}-{digest}", timed)
+
+
+def _listed(arrays: dict[str, np.ndarray]) -> tuple[list[Point], list[Mapping]]:
+    """(points, mappings) of a group's arrays."""
+    columns = (arrays[name].tolist() for name in ("chip", "mapped_for", "seconds", "energy_pj"))
+    structure = jax.tree.structure(build(Mapping, **dict.fromkeys(Mapping.__dataclass_fields__, 0.0)))
+    leaves = [arrays[f"mapping_{i}"] for i in range(len(Mapping.__dataclass_fields__))]
+    mappings = [jax.tree.unflatten(structure, [leaf[i] for leaf in leaves]) for i in range(len(arrays["chip"]))]
+    return list(zip(*columns, strict=True)), mappings
+
+
 def _time(
     space: Space, net: Workload, ids: np.ndarray, limits: dict[str, float]
-) -> tuple[list[tuple[int, str, float, float]], list[Mapping]]:
+) -> tuple[list[Point], list[Mapping]]:
     """((chip, objective, seconds, energy), mappings) of every chip and objective."""
     counts, rows = np.asarray(net.ops.count), np.arange(net.rows)
     padded = np.concatenate([ids, np.repeat(ids[-1:], CHIPS_AT_ONCE - len(ids))])
@@ -108,7 +147,7 @@ def _time(
 
 
 def _retimed(
-    space: Space, points: list[tuple[int, str, float, float]], chosen: list[Mapping], limits: dict[str, float]
+    space: Space, points: list[Point], chosen: list[Mapping], limits: dict[str, float]
 ) -> Retimed:
     mappings = jax.tree.map(lambda *v: np.stack(v), *chosen)
     chip, name, d, e = (np.array(column) for column in zip(*points, strict=True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Mapping as MappingType
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,13 @@ import numpy as np
 from kpu_jax.base.errors import MAX_MACS, KPUError, check_number, is_number, nearest, plain, shown, word
 from kpu_jax.base.files import file_path, read_text
 from kpu_jax.base.pytree import is_traced, leaf_paths, replace_path
+from kpu_jax.explore.conditions import condition
+from kpu_jax.explore.grids import grid_values
 from kpu_jax.hardware import KPUConfig, check_config, load_config, preset
 from kpu_jax.hardware.config import check_varying
 from kpu_jax.hardware.fields import check_field
 
+MAX_LISTED = 1_000_000  # combinations that are listed to see whether a condition can be met
 MAX_LINE = 4096  # characters: tomllib's memory grows with the square of a dotted key's length
 # Fields that change how fast the engines work, but not what they must do: mappings and traffic do not depend
 # on them. A sweep evaluates the work once per geometry and reuses it for every speed.
@@ -54,12 +58,14 @@ class Space:
     geometry are neighbours.
     """
 
-    def __init__(self, fields: MappingType[Any, Any], base: KPUConfig | None = None) -> None:
+    def __init__(self, fields: MappingType[Any, Any], base: KPUConfig | None = None, where: Sequence[str] = ()) -> None:
         """`fields`: {dotted path: values, or (path, path, ...): rows of values, one per path}.
 
-        `base` gives every other field (default: edge_ai). Each value is checked like one of a configuration
-        file. Raises `KPUError` for an empty space or axis, a field that is unknown, repeated or changes nothing,
-        a value out of range or listed twice, and a base that is not one concrete chip.
+        Values are a list or a grid, {"start": 8, "stop": 64, "step": 2, "scale": "log"} (see `grid_values`). `base`
+        gives every other field (default: edge_ai). `where`: conditions between fields, such as "rows == cols"; a
+        combination that breaks one keeps its index and is passed over. Each value is checked like one of a
+        configuration file. Raises `KPUError` for an empty space or axis, a field that is unknown, repeated or changes nothing,
+        a value out of range or listed twice, a condition that no chip can meet, and a base that is not one concrete chip.
         """
         self.base = preset("edge_ai") if base is None else base
         check_config(self.base)
@@ -83,6 +89,22 @@ class Space:
         self.speeds = math.prod(len(rows) for _, rows in self.speed)
         if self.geometries * self.speeds > MAX_MACS:
             raise KPUError(f"space: {self.geometries * self.speeds} chips cannot be counted, at most 2^53 = {MAX_MACS}")
+        if isinstance(where, str) or not isinstance(where, Sequence):
+            raise KPUError(f'space: where must be a list of conditions such as ["rows == cols"], got {shown(where)}')
+        self._constants = {path: np.float64(leaf) for path, leaf in leaf_paths(self.base)}
+        try:
+            self.where = tuple(condition(text, tuple(self._constants), self.paths) for text in where)
+        except KPUError as error:
+            raise KPUError(f"space: {error}") from None
+        self._check_conditions()
+
+    def _check_conditions(self) -> None:
+        """`KPUError` for a condition that no values of its own fields meet, where these can be listed."""
+        for each in self.where:
+            axes = [(names, rows) for names, rows in self.geometry + self.speed if set(names) & set(each.paths)]
+            count = math.prod(len(rows) for _, rows in axes)
+            if count <= MAX_LISTED and not each({**self._constants, **_digits(axes, np.arange(count))}).any():
+                raise KPUError(f"space: no values of the axes meet the condition {each.text!r}: the space is empty")
 
     def __len__(self) -> int:
         return self.geometries * self.speeds
@@ -92,12 +114,20 @@ class Space:
         for names, rows in self.geometry + self.speed:
             span = ", ".join(f"{v:g}" for v in rows[:, 0][:8]) + (", ..." if len(rows) > 8 else "")
             lines.append(f"  {len(rows):>5} x {' & '.join(names)}: {span}")
-        return "\n".join(lines)
+        return "\n".join([*lines, *(f"  where {each.text}" for each in self.where)])
 
     def values(self, index: Any) -> dict[str, np.ndarray]:
         """{dotted path: values} of the points with these indices; `KPUError` for one outside the space."""
         index = _index(index, len(self), "chip")
         return {**_digits(self.geometry, index // self.speeds), **_digits(self.speed, index % self.speeds)}
+
+    def allowed(self, index: Any) -> np.ndarray:
+        """Mask of the points that meet every condition."""
+        mask = np.ones(np.shape(index), bool)
+        columns = {**self._constants, **self.values(index)} if self.where else {}
+        for each in self.where:
+            mask &= each(columns)
+        return mask
 
     def geometry_values(self, index: Any) -> dict[str, np.ndarray]:
         """{dotted path: values} of these geometries."""
@@ -164,7 +194,8 @@ def _axis(key: Any, values: Any) -> tuple[tuple[str, ...], np.ndarray]:
 
 
 def _rows(values: Any, fields: int) -> list[list[Any]]:
-    """The values of an axis as rows of one value per field; one list stands for all fields alike."""
+    """The values of an axis as rows of one value per field; one list or grid stands for all fields alike."""
+    values = grid_values(values) if isinstance(values, MappingType) else values
     if not _is_list(values) or not len(values):
         raise KPUError(f"needs a list of values such as [8, 16, 32], got {shown(values)}")
     nested = [_is_list(row) for row in values]
@@ -193,19 +224,18 @@ def load_space(path: str | Path) -> tuple[Space, dict[str, Any]]:
     """A space from a TOML file, and the file's other tables.
 
     `base` is a preset's name or a configuration file; `[[axis]]` tables have `fields` (a list of dotted paths
-    that vary together) and `values`. Raises `KPUError` naming the file and what is wrong.
+    that vary together) and `values` (a list or a grid); `where` lists conditions. Raises `KPUError` naming the file and what is wrong.
     """
     file = file_path(path)
     data = _parse_toml(file)
-    known = ("base", "axis", "workload", "constraints", "objective")
+    known = ("base", "axis", "where", "workload", "constraints", "objective")
     for key in data:
         if key not in known:
             raise KPUError(f"{file}: unknown entry {shown(key)}: {nearest(key, known)}")
     try:
         fields = _axes(data.get("axis", []))
-        return Space(fields, _base(file, data.get("base", "edge_ai"))), {
-            k: v for k, v in data.items() if k not in ("base", "axis")
-        }
+        space = Space(fields, _base(file, data.get("base", "edge_ai")), data.get("where", ()))
+        return space, {k: v for k, v in data.items() if k not in ("base", "axis", "where")}
     except KPUError as error:
         raise KPUError(f"{file}: {error}") from None
 

@@ -9,7 +9,7 @@ import numpy as np
 from kpu_jax.explore import front
 from kpu_jax.explore.limits import OBJECTIVES
 
-BEST_KEPT = 1000  # per objective, by floor
+BEST_KEPT = 10_000  # per objective, by floor
 _NONE = np.zeros((0, 2))
 
 
@@ -37,6 +37,19 @@ class Summary:
         rest = [least for least, chip in rows if int(chip) not in seen]
         dropped = float(rows[-1, 0]) if len(rows) == BEST_KEPT else np.inf
         return min([*rest, dropped])
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The same as named arrays, for files and for other processes."""
+        counts = np.array([self.chips, self.evaluations, self.met], np.int64)
+        best = {f"best_{name}": rows for name, rows in self.best.items()}
+        return {"counts": counts, "front_points": self.front_points, "front_ids": self.front_ids, **best}
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, np.ndarray]) -> Summary:
+        """The summary whose `arrays` these are."""
+        best = {name: arrays[f"best_{name}"] for name in OBJECTIVES}
+        chips, evaluations, met = (int(count) for count in arrays["counts"])
+        return cls(chips, evaluations, met, arrays["front_points"], arrays["front_ids"], best)
 
 
 def least_kept(rows: np.ndarray) -> np.ndarray:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import kpu_jax as kpu
-from kpu_jax.explore import sweep as module
+from kpu_jax.explore import screening as module
 from kpu_jax.explore.limits import OBJECTIVES
-from kpu_jax.explore.sweep import evaluate_range
+from kpu_jax.explore.screening import Blocks, evaluate_range
 from kpu_jax.mapping.proposals import SWEEP_STRATEGIES, propose
 
 STRATEGIES = SWEEP_STRATEGIES[::6]
@@ -83,12 +83,32 @@ def test_any_cut_gives_the_same_summary(cuts):
         np.testing.assert_array_equal(total.best[name], whole.best[name])
 
 
-def test_blocks_that_cut_the_speeds_change_nothing_but_the_last_bit():
-    whole, blocks = summary(), summary(3, 30, block_evaluations=4 * 4 * len(STRATEGIES))
+def test_blocks_hold_every_chip_once_and_are_ranges():
+    for shape in (Blocks(4, 5, 10, 5), Blocks(1, 3, 7, 8), Blocks(1, 1, 1, 1), Blocks(3, 2, 3, 2)):
+        chips = shape.of_geometries * shape.of_speeds
+        edges = [shape.first_chip(block) for block in range(len(shape) + 1)]
+        assert edges[0] == 0 and edges[-1] == chips and edges == sorted(set(edges))
+        for start, stop in ((0, chips), (chips // 2, chips), (chips // 3, chips // 3 + 1)):
+            held: list[int] = []
+            for block in shape.over(start, stop):
+                geometry, speed = shape.indices(block)
+                ids = geometry[:, None] * shape.of_speeds + speed
+                real = ids[(geometry < shape.of_geometries)[:, None] & (speed < shape.of_speeds)]
+                assert real.tolist() == list(range(edges[block], edges[block + 1]))
+                held += [i for i in real.tolist() if start <= i < stop]
+            assert held == list(range(start, stop))
+
+
+def test_conditions_pass_over_chips():
+    some = kpu.Space(FIELDS, where=["l2.bank_count <= 4 * tile_count", "not fabric_mhz == 500"])
+    values = some.values(np.arange(len(some)))
+    allowed = (values["on_chip_memory.l2.bank_count"] <= 4 * values["compute.tile_count"]) & (values["clocks.fabric_mhz"] != 500)
+    got, whole = evaluate_range(some, net().ops, 0, len(some), strategies=STRATEGIES), summary()
+    assert got.chips == allowed.sum() and set(got.best["edp"][:, 1].astype(int)) <= set(np.flatnonzero(allowed))
     floors = dict(whole.best["edp"][:, ::-1].tolist())
-    assert blocks.chips == 27 and len(blocks.best["edp"]) == 27
-    for floor, chip in blocks.best["edp"]:
-        assert floor == pytest.approx(floors[chip], rel=1e-6)
+    assert all(floors[chip] == floor for floor, chip in got.best["edp"])
+    with pytest.raises(kpu.KPUError, match="no chip of the space meets"):
+        kpu.sweep(kpu.Space(FIELDS, where=["tile_count > 2", "tile_count < 2"]), net())
 
 
 @pytest.mark.parametrize("limits", [{}, {"power_w": 0.6}])
