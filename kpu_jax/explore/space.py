@@ -216,7 +216,7 @@ def _digits(axes: list[tuple[tuple[str, ...], np.ndarray]], index: np.ndarray) -
     columns: dict[str, np.ndarray] = {}
     for names, rows in reversed(axes):
         index, digit = np.divmod(index, len(rows))
-        columns.update(zip(names, rows[digit].T, strict=True))
+        columns.update(zip(names, np.moveaxis(rows[digit], -1, 0), strict=True))  # whatever the shape of the index
     return {name: columns[name] for names, _ in axes for name in names}
 
 

@@ -85,3 +85,11 @@ def test_studies_have_grids_and_conditions(tmp_path):
     assert not rest and len(space) == 6 and space.allowed(np.arange(6)).tolist() == [True, False, False, True, False, False]
     with pytest.raises(kpu.KPUError, match="no values of the axes meet .*cols > 16"):
         kpu.Space({"compute.processor_array.cols": [8, 16]}, where=["processor_array.cols > 16"])
+
+
+def test_indices_may_have_any_shape():
+    space = kpu.Space({"compute.tile_count": [1, 2, 4], "clocks.fabric_mhz": [500, 1000]}, where=["compute.tile_count * 500 > fabric_mhz"])
+    square = np.arange(6).reshape(2, 3)[:, ::-1]
+    for path, column in space.values(square).items():
+        np.testing.assert_array_equal(column, space.values(np.arange(6))[path][square])
+    np.testing.assert_array_equal(space.allowed(square), space.allowed(np.arange(6))[square])
