@@ -13,12 +13,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from kpu_jax.base.compilation import BATCH, jit_for
 from kpu_jax.base.errors import InfeasibleError, KPUError, check_choice, check_number, nearest
@@ -38,6 +37,9 @@ from kpu_jax.model.bound import bound_of
 from kpu_jax.model.evaluate import screen
 from kpu_jax.model.work import Work
 from kpu_jax.workload import Workload
+
+if TYPE_CHECKING:  # optax is imported where a descent begins: importing the package stays light
+    import optax
 
 SCALE = 0.03  # error from which on a row counts less and less
 SPREAD = 0.7  # of the starts around the given chip, in units of the logarithm
@@ -135,6 +137,8 @@ def calibrate(
     strategies = SWEEP_STRATEGIES[np.isin(SWEEP_STRATEGIES[:, 0], kinds)]
     if not len(strategies):
         raise KPUError(f"dataflows must name at least one of {', '.join(DATAFLOWS)}")
+    import optax
+
     optimizer = optax.adam(optax.cosine_decay_schedule(0.1, steps)) if optimizer is None else optimizer
     descend = _descent(measured.seconds, names, optimizer, steps)
     given = np.log(np.array([*(float(get_path(cfg, name)) for name in names), overhead_us]))
@@ -275,6 +279,8 @@ def _at(cfg: Any, names: tuple[str, ...], point: Any) -> Any:
 
 def _descent(seconds: np.ndarray, names: tuple[str, ...], optimizer: Any, steps: int) -> Any:
     """(chip, operations, finalists, point, weights) -> point, after `steps` of the optimizer on the surrogate; float32."""
+
+    import optax
 
     @jax.jit
     def run(chip: Any, ops: Any, finalists: _Finalists, measured: Any, point: Any, weights: Any) -> Any:

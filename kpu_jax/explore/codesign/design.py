@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import optax
 
 from kpu_jax.base.errors import InfeasibleError, KPUError, check_choice, check_number, shown
 from kpu_jax.explore.codesign.axes import axes_of, chip_ids
@@ -22,6 +21,9 @@ from kpu_jax.explore.space import Space
 from kpu_jax.hardware import KPUConfig
 from kpu_jax.mapping import Mapping as TileMapping
 from kpu_jax.mapping.proposals import SWEEP_STRATEGIES
+
+if TYPE_CHECKING:
+    import optax
 
 
 @dataclass
@@ -98,6 +100,8 @@ def codesign(
     space = space if isinstance(space, Space) else Space(space)
     limits = limits_of(constraints)
     nets = networks_of(workload, weights)
+    import optax  # here, so that importing the package stays light
+
     optimizer = optax.adam(0.05) if optimizer is None else optimizer
     if not (callable(getattr(optimizer, "init", None)) and callable(getattr(optimizer, "update", None))):
         raise KPUError(f"optimizer must be an optax optimizer such as optax.adam(0.05), got {shown(optimizer)}")
