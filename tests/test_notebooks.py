@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 import pytest
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+LONG = ("05_codesign",)  # a minute of compiling
 
 
 def cells(path, kind):
@@ -43,7 +44,7 @@ def test_a_notebook_is_stripped_and_ends_with_a_task(path):
     assert cells(path, "markdown")[0].startswith("# ") and cells(path, "markdown")[-1].startswith("## Now change something")
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", [pytest.param(p, id=p.stem, marks=[pytest.mark.long] * (p.stem in LONG)) for p in NOTEBOOKS])
 def test_a_notebook_runs(path):
     """All code cells in one fresh namespace; what a cell shows is asked to show itself."""
     names: dict[str, object] = {"__name__": "__main__"}
