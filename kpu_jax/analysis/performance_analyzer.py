@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from kpu_jax.analysis.critical_path import critical_path
-from kpu_jax.analysis.tables import Row, sweep_table, text_table
+from kpu_jax.analysis.tables import Row, cell, sweep_table, text_table
 from kpu_jax.base.errors import InfeasibleError, KPUError
 from kpu_jax.base.pytree import get_path, is_traced
 from kpu_jax.explore.sweep import SweepResult
@@ -57,7 +57,7 @@ class Analysis:
         parts = [f"# {self.title}"]
         for heading, rows in self.tables.items():
             if rows:
-                lines = [list(rows[0]), ["---"] * len(rows[0]), *([_cell(v) for v in row.values()] for row in rows)]
+                lines = [list(rows[0]), ["---"] * len(rows[0]), *([cell(v) for v in row.values()] for row in rows)]
                 parts.append(f"## {heading}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
         if self.advice:
             parts.append("## advice\n\n" + "\n".join(f"{i}. {line}" for i, line in enumerate(self.advice, 1)))
@@ -259,7 +259,3 @@ def _of_several(reports: Sequence[Any]) -> Analysis:
 def _difference(name: str, a: Any, b: Any, scale: float = 1.0) -> Row:
     a, b = float(a) * scale, float(b) * scale
     return {"term": name, "a": a, "b": b, "b - a": b - a}
-
-
-def _cell(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -94,7 +94,7 @@ def text_table(rows: Sequence[Row], columns: Sequence[str] | None = None) -> str
     if not rows:
         return "(no rows)"
     columns = list(rows[0]) if columns is None else list(columns)
-    cells = [columns, *([_cell(row[c]) for c in columns] for row in rows)]
+    cells = [columns, *([cell(row[c]) for c in columns] for row in rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
     text = [isinstance(rows[0][c], str) for c in columns]
     lines = []
@@ -115,7 +115,8 @@ def write_csv(rows: Sequence[Row], path: str | Path) -> None:
         raise KPUError(f"{path}: cannot be written: {error}") from None
 
 
-def _cell(value: Any) -> str:
+def cell(value: Any) -> str:
+    """A value as the text of a table: numbers to four significant digits, flags as yes and no."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, (int, str)):

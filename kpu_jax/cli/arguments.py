@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from kpu_jax.base.errors import KPUError
-from kpu_jax.explore.limits import OBJECTIVES
+from kpu_jax.base.text import number_or_text
+from kpu_jax.explore.limits import OBJECTIVES, limits_of
+from kpu_jax.explore.study import Study, load_study
 from kpu_jax.hardware import KPUConfig, load_config, preset
 from kpu_jax.hardware.io import SUFFIXES
 from kpu_jax.hardware.presets import PRESET_NAMES
@@ -36,12 +39,22 @@ def value_of(text: str) -> Any:
         return [value_of(part) for part in text.split(",")]
     if text in ("true", "false"):
         return text == "true"
-    for number in (int, float):
-        try:
-            return number(text)
-        except ValueError:  # also of integers with thousands of digits
-            pass
-    return text
+    return number_or_text(text)
+
+
+def add_study(command: argparse.ArgumentParser) -> None:
+    """The study file, what may stand in place of its entries, and the folder of the results."""
+    command.add_argument("study", metavar="FILE.toml", type=Path, help="space, workload, objective and constraints")
+    command.add_argument("--objective", choices=OBJECTIVES, help="in place of the file's")
+    command.add_argument("--limit", metavar="NAME=VALUE", action="append", default=[], help="a constraint, such as area_mm2=40")
+    command.add_argument("--output", metavar="FOLDER", type=Path, default=Path("results"), help="default: results")
+
+
+def study_of(args: argparse.Namespace) -> Study:
+    """The study of `add_study`'s arguments."""
+    study = load_study(args.study)
+    limits = {**study.constraints, **limits_of(pairs_of("--limit", args.limit))}
+    return dataclasses.replace(study, objective=args.objective or study.objective, constraints=limits)
 
 
 def chip_of(name: str) -> KPUConfig:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from kpu_jax.base.errors import check_number
 from kpu_jax.base.outputs import new_files
-from kpu_jax.cli.arguments import pairs_of, raw
+from kpu_jax.cli.arguments import add_study, raw, study_of
 from kpu_jax.explore.codesign import codesign
-from kpu_jax.explore.limits import OBJECTIVES, limits_of
-from kpu_jax.explore.study import load_study
 from kpu_jax.hardware import save_config
 
 EXAMPLES = """Takes the study file of `kpu-jax sweep`. Descends from many starts at once in the logarithm of the hardware, with the
@@ -24,26 +21,22 @@ def add(commands: Any) -> None:
     study = commands.add_parser(
         "codesign", help="a good chip of a large space by gradients", formatter_class=raw, epilog=EXAMPLES
     )
-    study.add_argument("study", metavar="FILE.toml", type=Path, help="space, workload, objective and constraints")
-    study.add_argument("--objective", choices=OBJECTIVES, help="in place of the file's")
-    study.add_argument("--limit", metavar="NAME=VALUE", action="append", default=[], help="a constraint, such as area_mm2=40")
+    add_study(study)
     study.add_argument("--starts", metavar="N", type=int, default=8, help="points that descend at once (default 8)")
     study.add_argument("--steps", metavar="N", type=int, default=32, help="steps of each (default 32)")
     study.add_argument("--seed", metavar="N", type=int, default=0, help="of the starting points (default 0)")
-    study.add_argument("--output", metavar="FOLDER", type=Path, default=Path("results"), help="default: results")
     study.set_defaults(command=_codesign)
 
 
 def _codesign(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    study = load_study(args.study)
-    limits = {**study.constraints, **limits_of(pairs_of("--limit", args.limit))}
+    study = study_of(args)
     for name, low in (("starts", 1), ("steps", 1), ("seed", 0)):
         check_number(f"--{name}", getattr(args, name), "count", low=low, integer=True)
     with new_files(args.output) as folder, tqdm(total=args.steps, unit="step", desc="descent") as bar:
         found = codesign(
-            study.space, study.workload, objective=args.objective or study.objective, constraints=limits,
+            study.space, study.workload, objective=study.objective, constraints=study.constraints,
             starts=args.starts, steps=args.steps, seed=args.seed, progress=bar.update,
         )  # fmt: skip
         save_config(found.chip, folder / "best_chip.yaml")

@@ -9,10 +9,10 @@ from typing import Any
 from kpu_jax.analysis import layer_table, short_names, sweep_table, text_table, write_csv
 from kpu_jax.base.errors import check_number
 from kpu_jax.base.outputs import new_files
-from kpu_jax.cli.arguments import pairs_of, raw, save_plot
-from kpu_jax.explore.limits import OBJECTIVES, limits_of
+from kpu_jax.cli.arguments import add_study, raw, save_plot, study_of
+from kpu_jax.explore.limits import OBJECTIVES
 from kpu_jax.explore.processes import Processes, join
-from kpu_jax.explore.study import Study, load_study
+from kpu_jax.explore.study import Study
 from kpu_jax.explore.sweep import SweepResult, sweep
 from kpu_jax.hardware import save_config
 from kpu_jax.simulator import simulate
@@ -44,11 +44,8 @@ def add(commands: Any) -> None:
     study = commands.add_parser(
         "sweep", help="a space of chips under budgets: Pareto table and best chips", formatter_class=raw, epilog=EXAMPLES
     )
-    study.add_argument("study", metavar="FILE.toml", type=Path, help="space, workload, objective and constraints")
-    study.add_argument("--objective", choices=OBJECTIVES, help="in place of the file's")
-    study.add_argument("--limit", metavar="NAME=VALUE", action="append", default=[], help="a constraint, such as area_mm2=40")
+    add_study(study)
     study.add_argument("--exact", metavar="N", type=int, default=EXACT, help=f"chips to time exactly at most (default {EXACT})")
-    study.add_argument("--output", metavar="FOLDER", type=Path, default=Path("results"), help="default: results")
     study.add_argument("--store", metavar="FOLDER", type=Path, help="keep every part, so that the same command can go on")
     study.add_argument("--coordinator", metavar="ADDRESS:PORT", help="of process 0, to sweep with several processes")
     study.add_argument("--processes", metavar="N", type=int, help="how many there are")
@@ -59,23 +56,22 @@ def add(commands: Any) -> None:
 def _sweep(args: argparse.Namespace) -> None:
     join(args.coordinator, args.processes, args.process)
     others = Processes()
-    study = load_study(args.study)
-    limits = {**study.constraints, **limits_of(pairs_of("--limit", args.limit))}
-    objective = args.objective or study.objective
+    study = study_of(args)
     check_number("--exact", args.exact, "chips", low=1, integer=True)
     if others.this:
-        _swept(study, objective, limits, args.exact, args.store)  # process 0 prints and writes
+        _swept(study, args.exact, args.store)  # process 0 prints and writes
         return
     with new_files(args.output) as folder:
         print(f"{study.space}\nworkload: one pass of each of {', '.join(study.names)}: {study.workload.macs.sum():,} MACs")
-        print(f"objective {objective}; limits: {', '.join(f'{k} {v:g}' for k, v in limits.items()) or 'none'}")
-        result = _swept(study, objective, limits, args.exact, args.store)
+        limits = ", ".join(f"{k} {v:g}" for k, v in study.constraints.items())
+        print(f"objective {study.objective}; limits: {limits or 'none'}")
+        result = _swept(study, args.exact, args.store)
         _print(result)
         _write(result, folder)
     print(f"wrote table.csv, layers.csv, best_chip.yaml, pareto.png and performance.png to {args.output}/")
 
 
-def _swept(study: Study, objective: str, limits: dict[str, Any], exact: int, store: Path | None) -> SweepResult:
+def _swept(study: Study, exact: int, store: Path | None) -> SweepResult:
     from tqdm import tqdm
 
     with (
@@ -83,7 +79,7 @@ def _swept(study: Study, objective: str, limits: dict[str, Any], exact: int, sto
         tqdm(total=exact, unit="chip", desc="exact times") as timed,
     ):
         return sweep(
-            study.space, study.workload, objective=objective, constraints=limits, retime_chips=exact,
+            study.space, study.workload, objective=study.objective, constraints=study.constraints, retime_chips=exact,
             progress=screened.update, timed=timed.update, store=store,
         )  # fmt: skip
 

@@ -25,16 +25,17 @@ from kpu_jax.base.pytree import get_path, replace_path
 from kpu_jax.base.validation import check_type
 from kpu_jax.engines.rates import rates_of
 from kpu_jax.explore.measurements import Measurements
+from kpu_jax.explore.quick_mapping import priced_proposals
 from kpu_jax.explore.space import is_speed
 from kpu_jax.hardware import KPUConfig, check_config
 from kpu_jax.hardware.fields import FIELDS
 from kpu_jax.mapping import Mapping
-from kpu_jax.mapping.legality import needs
 from kpu_jax.mapping.mapping import DATAFLOWS
-from kpu_jax.mapping.proposals import SWEEP_STRATEGIES, propose
+from kpu_jax.mapping.proposals import SWEEP_STRATEGIES
 from kpu_jax.model.batch import exact_cycles_of
 from kpu_jax.model.bound import bound_of
 from kpu_jax.model.evaluate import screen
+from kpu_jax.model.pricing import Price
 from kpu_jax.model.work import Work
 from kpu_jax.workload import Workload
 
@@ -49,7 +50,6 @@ FINALISTS = 6  # mappings per operation that are timed exactly in each round
 class _Finalists(NamedTuple):
     """The mappings of every operation that promise most on one chip, [finalist, row]."""
 
-    strategy: Any  # index of the strategies
     mapping: Mapping
     work: Work
     beyond: Any  # exact time over bound on that chip; infinite where the mapping does not fit
@@ -85,7 +85,7 @@ class Calibration:
     def predict(self, workload: Workload) -> np.ndarray:
         """Exact times [row] of one execution of each operation on the calibrated chip [s]."""
         check_type("workload", workload, Workload, "make one with kpu.Workload.from_ops")
-        seconds, _ = _timed(self.config, workload, _finalists(self.config, workload, self.strategies))
+        seconds = _timed(self.config, workload, _finalists(self.config, workload, self.strategies))
         return seconds + self.overhead_s
 
     def __str__(self) -> str:
@@ -151,9 +151,11 @@ def calibrate(
         for last in range(rounds + 1):
             chip = _chip(cfg, names, point)
             finalists = _finalists(chip, measured.workload, strategies)
-            seconds, _ = _timed(chip, measured.workload, finalists)
+            seconds = _timed(chip, measured.workload, finalists)
             predicted = seconds + math.exp(point[-1]) * 1e-6
-            tried.append((_loss(predicted, measured.seconds, weights), point, predicted, finalists))
+            with jax.enable_x64(True):
+                loss = float(_loss(predicted, measured.seconds, weights))
+            tried.append((loss, point, predicted, finalists))
             if last < rounds:
                 point = descend(chip, measured.workload.ops, finalists, point, weights)
         return min(tried, key=lambda found: found[0])
@@ -204,35 +206,35 @@ def _arrays(cfg: KPUConfig) -> Any:
     return jax.tree.map(lambda v: np.asarray(v, np.float64), cfg)
 
 
-def _loss(predicted: np.ndarray, measured: np.ndarray, weights: np.ndarray) -> float:
-    return float(np.sum(weights * np.log1p((np.log(predicted / measured) / SCALE) ** 2)) / np.sum(weights))
+def _loss(predicted: Any, measured: Any, weights: Any) -> Any:
+    """The weighted mean of Cauchy's loss of the logarithmic error."""
+    return jnp.sum(weights * jnp.log1p((jnp.log(predicted / measured) / SCALE) ** 2)) / jnp.sum(weights)
 
 
 @jit_for(BATCH)
-def _screened(cfg: Any, ops: Any, strategies: Any) -> tuple[Mapping, Any, Any]:
-    """(mappings, estimated cycles, work) [row, strategy]; infinite where a mapping does not fit."""
+def _proposed(cfg: Any, ops: Any, strategies: Any) -> tuple[Mapping, Price]:
+    """(mappings, prices) [row, strategy]."""
+    return jax.vmap(lambda op: priced_proposals(cfg, op, strategies))(ops)
 
-    def one(op: Any, strategy: Any) -> tuple[Mapping, Any, Any]:
-        mapping = propose(cfg, op, strategy)
-        screened = screen(cfg, op, mapping)
-        fits = needs(cfg, op, mapping, screened.layout).status == 0
-        estimate = jnp.where(mapping.double_l3 > 0, screened.bound.cycles, screened.bound.in_turns)
-        return mapping, jnp.where(fits, estimate, jnp.inf), screened.work
 
-    return jax.vmap(lambda op: jax.vmap(lambda s: one(op, s))(strategies))(ops)
+@jit_for(BATCH)
+def _works(cfg: Any, ops: Any, mappings: Mapping) -> Work:
+    """What the engines do [finalist, row]."""
+    return jax.vmap(jax.vmap(lambda op, mapping: screen(cfg, op, mapping).work), in_axes=(None, 0))(ops, mappings)
 
 
 def _finalists(cfg: KPUConfig, workload: Workload, strategies: np.ndarray) -> _Finalists:
     """The `FINALISTS` mappings of each operation with the least estimates on this chip, timed exactly."""
     ops = jax.tree.map(lambda v: np.asarray(v, np.float64), workload.ops)
     with jax.enable_x64(True):
-        mapping, estimate, work = jax.tree.map(np.asarray, _screened(_arrays(cfg), ops, strategies))
+        mapping, prices = jax.tree.map(np.asarray, _proposed(_arrays(cfg), ops, strategies))
+    estimate = np.where(prices.status == 0, prices.estimate, np.inf)
     nowhere = np.flatnonzero(~np.any(np.isfinite(estimate), axis=1))
     if nowhere.size:
         raise InfeasibleError(f"{workload.row_names[nowhere[0]]}: no mapping of the stated strategies fits this chip")
     kept = np.argsort(estimate, axis=1, kind="stable")[:, :FINALISTS].T
     rows = np.arange(workload.rows)
-    mapping, work, estimate = jax.tree.map(lambda v: v[rows, kept], (mapping, work, estimate))
+    mapping, estimate = jax.tree.map(lambda v: v[rows, kept], (mapping, estimate))
     possible = np.nonzero(np.isfinite(estimate))
     beyond = np.full(kept.shape, np.inf)
     cycles = exact_cycles_of(
@@ -241,9 +243,10 @@ def _finalists(cfg: KPUConfig, workload: Workload, strategies: np.ndarray) -> _F
         jax.tree.map(lambda v: v[possible], mapping),
     )
     with jax.enable_x64(True):
+        work = jax.tree.map(np.asarray, _works(_arrays(cfg), ops, mapping))
         bound = np.asarray(_bounds(_arrays(cfg), ops, work, mapping.dataflow))
     beyond[possible] = cycles / bound[possible]
-    return _Finalists(kept, mapping, work, beyond)
+    return _Finalists(mapping, work, beyond)
 
 
 @jax.jit
@@ -256,19 +259,18 @@ def _bounds(cfg: Any, ops: Any, work: Work, dataflow: Any) -> Any:
     return jax.vmap(jax.vmap(bound), in_axes=(None, 0, 0))(ops, work, dataflow)
 
 
-def _surrogate(cfg: Any, ops: Any, finalists: _Finalists) -> tuple[Any, Any]:
-    """(least seconds [row], which finalist [row]): bounds on `cfg`, times what exact time was beyond them."""
+def _surrogate(cfg: Any, ops: Any, finalists: _Finalists) -> Any:
+    """The least seconds [row] of the finalists' bounds on `cfg`, times what exact time was beyond them."""
     cycles = _bounds(cfg, ops, finalists.work, finalists.mapping.dataflow) * finalists.beyond
     least = jnp.argmin(cycles, axis=0)
-    return jnp.take_along_axis(cycles, least[None], axis=0)[0] / (cfg.clocks.fabric_mhz * 1e6), least
+    return jnp.take_along_axis(cycles, least[None], axis=0)[0] / (cfg.clocks.fabric_mhz * 1e6)
 
 
-def _timed(cfg: KPUConfig, workload: Workload, finalists: _Finalists) -> tuple[np.ndarray, np.ndarray]:
-    """(exact seconds [row], which finalist [row]) on the chip that the finalists were timed on."""
+def _timed(cfg: KPUConfig, workload: Workload, finalists: _Finalists) -> np.ndarray:
+    """The least exact seconds [row], on the chip that the finalists were timed on."""
     with jax.enable_x64(True):
         ops = jax.tree.map(lambda v: np.asarray(v, np.float64), workload.ops)
-        seconds, least = _surrogate(_arrays(cfg), ops, finalists)
-        return np.asarray(seconds), np.asarray(least)
+        return np.asarray(_surrogate(_arrays(cfg), ops, finalists))
 
 
 def _at(cfg: Any, names: tuple[str, ...], point: Any) -> Any:
@@ -279,15 +281,13 @@ def _at(cfg: Any, names: tuple[str, ...], point: Any) -> Any:
 
 def _descent(seconds: np.ndarray, names: tuple[str, ...], optimizer: Any, steps: int) -> Any:
     """(chip, operations, finalists, point, weights) -> point, after `steps` of the optimizer on the surrogate; float32."""
-
     import optax
 
     @jax.jit
     def run(chip: Any, ops: Any, finalists: _Finalists, measured: Any, point: Any, weights: Any) -> Any:
         def loss(at: Any) -> Any:
-            predicted, _ = _surrogate(_at(chip, names, at), ops, finalists)
-            error = jnp.log((predicted + jnp.exp(at[-1]) * 1e-6) / measured)
-            return jnp.sum(weights * jnp.log1p((error / SCALE) ** 2)) / jnp.sum(weights)
+            predicted = _surrogate(_at(chip, names, at), ops, finalists)
+            return _loss(predicted + jnp.exp(at[-1]) * 1e-6, measured, weights)
 
         def step(carry: Any, _: Any) -> Any:
             at, state = carry
@@ -312,7 +312,7 @@ def _intervals(
         ops = jax.tree.map(lambda v: np.asarray(v, np.float64), measured.workload.ops)
 
         def error(point: Any) -> Any:
-            predicted, _ = _surrogate(_at(_arrays(cfg), names, point), ops, finalists)
+            predicted = _surrogate(_at(_arrays(cfg), names, point), ops, finalists)
             return jnp.log((predicted + jnp.exp(point[-1]) * 1e-6) / measured.seconds)
 
         residual, jacobian = np.asarray(error(fitted)), np.asarray(jax.jacfwd(error)(fitted))

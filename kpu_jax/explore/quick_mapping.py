@@ -17,13 +17,17 @@ from kpu_jax.model.pricing import Price, price
 from kpu_jax.workload import Op
 
 
-@jit_for(BATCH)
-def _proposed(cfg: Any, op: Any, strategies: Any) -> tuple[Mapping, Price]:
+def priced_proposals(cfg: Any, op: Any, strategies: Any) -> tuple[Mapping, Price]:
+    """(mappings, prices) [strategy] of one operation. Pure and traceable."""
+
     def one(strategy: Any) -> tuple[Mapping, Price]:
         mapping = propose(cfg, op, strategy)
         return mapping, price(cfg, op, mapping)
 
     return jax.vmap(one)(strategies)
+
+
+_proposed = jit_for(BATCH)(priced_proposals)
 
 
 def quick_mapping(cfg: KPUConfig, op: Op) -> Mapping:

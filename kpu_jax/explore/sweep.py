@@ -81,8 +81,9 @@ def sweep(
     net = workload if isinstance(workload, Workload) else Workload.from_ops([("op", workload)])
     count = int(check_number("retime_chips", retime_chips, "chips", low=1, integer=True))
     processes = Processes()
-    kept = None if store is None else Store(store, describe(space, net, objective, limits, parts_of(space, net)), processes.this)
-    summary = _screen(space, net, objective, limits, progress, kept, processes)
+    edges = parts_of(space, net)
+    kept = None if store is None else Store(store, describe(space, net, objective, limits, edges), processes.this)
+    summary = _screen(space, net, objective, limits, edges, progress, kept, processes)
     if not summary.chips:
         conditions = " and ".join(each.text for each in space.where)
         raise KPUError(f"no chip of the space meets {conditions}: the space is empty")
@@ -109,12 +110,13 @@ def _screen(
     net: Workload,
     objective: str,
     limits: dict[str, float],
+    edges: list[int],
     progress: Progress | None,
     store: Store | None,
     processes: Processes,
 ) -> Summary:
     """Every chip by the bound, in parts of whole blocks that the processes share."""
-    total, edges = Summary(), parts_of(space, net)
+    total = Summary()
     for number in range(processes.this, len(edges) - 1, processes.count):
         start, stop = edges[number], edges[number + 1]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kpu_jax.base.errors import KPUError, shown
+from kpu_jax.base.text import number_or_text
 from kpu_jax.hardware import load_config
 from kpu_jax.report_html.page import Page
 
@@ -81,14 +82,7 @@ def read_rows(file: Path, wanted: tuple[str, ...]) -> list[Row]:
 
 
 def _value(text: str) -> Any:
-    if text in ("True", "False"):
-        return text == "True"
-    for number in (int, float):
-        try:
-            return number(text)
-        except ValueError:  # also of integers with thousands of digits
-            pass
-    return text
+    return text == "True" if text in ("True", "False") else number_or_text(text)
 
 
 def _best(rows: list[Row], name: str, column: str) -> Row:
