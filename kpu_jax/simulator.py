@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from kpu_jax.base.compilation import ONCE, jit_for
 from kpu_jax.base.errors import ClosedError, KPUError, check_choice, check_number
 from kpu_jax.base.pytree import is_traced, replace_path
 from kpu_jax.execution import machine_product, on_machine
@@ -25,48 +24,15 @@ from kpu_jax.machine.matmul import Formats, as_batches, check_options, formats_o
 from kpu_jax.machine.order import regions_of
 from kpu_jax.machine.port import MemoryPort
 from kpu_jax.mapping import Mapping, check_mapping
-from kpu_jax.model.batch import exact_cycles_of
+from kpu_jax.model.concrete import report_of
 from kpu_jax.model.evaluate import evaluate, evaluate_table
-from kpu_jax.model.report import Report, to_host
+from kpu_jax.model.report import Report
 from kpu_jax.program.blocks import Blocks
 from kpu_jax.program.build import checked, rate_of_chip
 from kpu_jax.workload import Gemm, Op, Workload, check_workload
-from kpu_jax.workload.padding import pad_rows
 
 TIMINGS = ("exact", "bound")
 GIB, MIB = 1 << 30, 1 << 20
-
-
-@jit_for(ONCE)
-def _one(cfg: Any, op: Any, mapping: Any, cycles: Any) -> Report:
-    return evaluate(cfg, op, mapping, exact=False, cycles=cycles)
-
-
-@jit_for(ONCE)
-def _many(cfg: Any, ops: Any, mappings: Any, cycles: Any) -> Report:
-    return evaluate_table(cfg, ops, mappings, exact=False, cycles=cycles)
-
-
-def _report(cfg: Any, ops: Any, mappings: Any, exact: bool) -> Report:
-    """The report of concrete arguments, a table of operations if their leaves have an axis, in float64."""
-    single = np.ndim(ops.m) == 0
-    rows = 1 if single else len(ops.m)
-    run = _one if single else _many
-    if not single:
-        ops = pad_rows(ops)
-        mappings = jax.tree.map(lambda v: np.concatenate([v, np.repeat(v[-1:], len(ops.m) - rows)]), mappings)
-    times = np.full(np.shape(ops.m), np.nan)
-    with jax.enable_x64(True):
-        report = run(cfg, ops, mappings, times)
-        if exact:
-            codes = np.atleast_1d(np.asarray(report.status_code if single else report.per_op.status_code))
-            timed = np.flatnonzero((codes == 0) & (np.atleast_1d(ops.count) > 0))
-            lanes = jax.tree.map(lambda v: np.atleast_1d(v)[timed], (ops, mappings))
-            cycles = exact_cycles_of(jax.tree.map(lambda v: np.full(len(timed), v), cfg), *lanes)
-            np.atleast_1d(times)[timed] = cycles
-            report = run(cfg, ops, mappings, np.full((), cycles[0]) if single and len(timed) else times)
-        report = to_host(report)
-    return report if single else report.first_rows(rows)
 
 
 def simulate(cfg: KPUConfig, workload: Op | Workload, mapping: Mapping | None = None, *, timing: str = "exact") -> Report:
@@ -104,7 +70,7 @@ def simulate(cfg: KPUConfig, workload: Op | Workload, mapping: Mapping | None = 
     if any(np.ndim(leaf) for leaf in jax.tree.leaves(alone)):
         raise KPUError("simulate takes one chip, operation and mapping; use jax.vmap(kpu.simulate) over stacked ones")
     cfg, ops, mapping = canonical(arguments)
-    return _report(cfg, ops, mapping, exact)
+    return report_of(cfg, ops, mapping, exact)
 
 
 def canonical(tree: Any) -> Any:
