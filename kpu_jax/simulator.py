@@ -16,6 +16,7 @@ from kpu_jax.execution import machine_product, on_machine
 from kpu_jax.explore.mapping_search import best_mapping
 from kpu_jax.explore.quick_mapping import quick_mapping
 from kpu_jax.frontends.trace import trace
+from kpu_jax.graph import POLICIES, plan_network
 from kpu_jax.hardware import KPUConfig, check_config, preset
 from kpu_jax.hardware.fields import FIELDS
 from kpu_jax.machine import memory
@@ -184,10 +185,22 @@ class Simulator:
             self._report = simulate(self.config, *self._ran)
         return self._report
 
-    def run(self, workload: Op | Workload, mapping: Mapping | None = None, *, timing: str = "exact") -> Report:
-        """Simulate `workload` on this chip (see `simulate`) and keep the report as `self.report`."""
+    def run(self, workload: Op | Workload, mapping: Mapping | None = None, *, timing: str = "exact", **policies: str) -> Report:
+        """Simulate `workload` on this chip and keep the report as `self.report`.
+
+        An operation, or a `Workload` with given mappings: `simulate`. A `Workload` alone runs as a graph and gives a
+        `NetworkReport`: `kpu.plan_network`, whose `policies` are objective, fusion, attention and residency.
+        Raises `KPUError` for policies it does not know, and for policies where there is nothing to plan.
+        """
         self._check_open()
-        self._report = simulate(self.config, workload, mapping, timing=timing)
+        for name, given in policies.items():
+            check_choice(f"{name} of run", given, POLICIES[check_choice("a policy of run", name, POLICIES)])
+        if isinstance(workload, Workload) and mapping is None:
+            self._report = plan_network(self.config, workload, timing=timing, **policies)
+        elif policies:
+            raise KPUError(f"run: {', '.join(policies)} are for a Workload without a mapping; leave them out, or the mapping")
+        else:
+            self._report = simulate(self.config, workload, mapping, timing=timing)
         return self._report
 
     def dma_transfer(

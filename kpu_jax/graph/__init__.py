@@ -2,7 +2,7 @@
 
 from kpu_jax.graph.paths import NetworkPath
 from kpu_jax.graph.pipeline import Pipeline, Stage
-from kpu_jax.graph.plan import plan_network
+from kpu_jax.graph.plan import POLICIES, plan_network
 from kpu_jax.graph.report import NetworkReport
 
-__all__ = ["NetworkPath", "NetworkReport", "Pipeline", "Stage", "plan_network"]
+__all__ = ["POLICIES", "NetworkPath", "NetworkReport", "Pipeline", "Stage", "plan_network"]

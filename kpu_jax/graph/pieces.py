@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -87,7 +87,7 @@ class Piece:
     name: str
     work: Work
     reads: tuple[int, ...]  # pieces whose results it needs
-    operands: dict[str, tuple[int, ...]]  # "A", "B": pieces whose results are all of the operand
+    operands: Mapping[str, tuple[int, ...]]  # "A", "B": pieces whose results are all of the operand
     leaves: bool  # the caller, the host or a later iteration reads the result
     repeats: float = 1.0
     loops: tuple[str, ...] = ()
