@@ -1,8 +1,8 @@
 """Which results stay in L3 until they are read: dynamic programming over the results that are there.
 
 Of every result there are three things to do: write it to external memory; keep it in L3 only, until its last reader is
-done; or write it and keep it for its first readers. A reader takes an operand from L3 if all results that make it up
-are there. What is there takes its whole bytes away from the other operations.
+done; or, if it leaves or has several readers, write it and keep it for the first of these. A reader takes an operand
+from L3 if all results that make it up are there. What is there takes its whole bytes away from the other operations.
 
 Operations run in the given order, so before each of them the past matters only through the set of results that are in
 L3. Cheapest first, at most `BEAM` such sets are followed. On a chain there are two (the last result, or nothing), so
