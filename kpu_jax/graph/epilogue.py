@@ -137,7 +137,7 @@ def _traced(product: Piece, vector: Piece) -> _Epilogue | None:
     activation = _activation(origin.primitives, per_column, vector.op)
     if activation is None:
         return None
-    shifts = per_column and not {"add", "add_any", "sub"}.isdisjoint(origin.primitives)
+    shifts = bool(others) and not {"add", "add_any", "sub"}.isdisjoint(origin.primitives)
     return _Epilogue(activation, shifts, 8 * origin.writes[0].bytes / elements)
 
 
