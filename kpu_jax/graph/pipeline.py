@@ -5,7 +5,7 @@ the external and host bandwidth. So nothing is shared in time that is not paid f
 model on a chip of that size, all stages can run at once, and the interval between two inputs in steady state, the slowest
 stage's time, can be kept (an arbiter that lent idle bandwidth could be faster). Results between operations go through
 external memory; transfers of host work stop all stages. The partition is optimal over all contiguous stages and group sizes
-in `group_sizes`, in float64.
+in `group_sizes`, in float64; if the network on all compute tiles, with results kept in L3, is faster, that is the only stage.
 """
 
 from __future__ import annotations
@@ -79,8 +79,11 @@ def group_chip(cfg: KPUConfig, tiles: int) -> KPUConfig:
     return replace_path(cfg, "compute.tile_count", np.float64(tiles))
 
 
-def pipeline_of(cfg: KPUConfig, pieces: Sequence[Piece], host_seconds: float) -> Pipeline:
-    """The fastest pipeline of these pieces; every operation from and to external memory, by its fastest mapping."""
+def pipeline_of(cfg: KPUConfig, pieces: Sequence[Piece], in_turn: float, host_seconds: float) -> Pipeline:
+    """The fastest pipeline of these pieces; every operation from and to external memory, by its fastest mapping.
+
+    `in_turn`: seconds of the planned network on all compute tiles, one operation after the other; `host_seconds` of host work.
+    """
     total = int(cfg.compute.tile_count)
     sizes = group_sizes(total)
     steps = [piece.work.steps(piece.name, Places()) for piece in pieces]
@@ -94,6 +97,8 @@ def pipeline_of(cfg: KPUConfig, pieces: Sequence[Piece], host_seconds: float) ->
         for step in own:
             each[:, i] += piece.repeats * step.times * found[:, row_of[operation_key(step.op)]]
     stages = best_partition(each, sizes, total)
+    if in_turn < max(s.seconds for s in stages):
+        stages = [Stage(0, len(pieces) - 1, total, in_turn)]
     return Pipeline(tuple(p.name for p in pieces), tuple(stages), host_seconds, max(s.seconds for s in stages) + host_seconds)
 
 

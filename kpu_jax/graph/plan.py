@@ -20,9 +20,11 @@ from kpu_jax.graph.prices import Prices, Weights, stack
 from kpu_jax.graph.report import Attention, KeptResult, NetworkReport, Plan, Totals
 from kpu_jax.graph.residency import Cost, Residency, keep_results
 from kpu_jax.hardware import KPUConfig, check_config
+from kpu_jax.mapping import Mapping
 from kpu_jax.model.concrete import report_of
 from kpu_jax.model.report import Report
 from kpu_jax.workload import Node, Origin, Workload, check_workload
+from kpu_jax.workload.padding import pad_rows, padded_length
 
 POLICIES: dict[str, tuple[str, ...]] = {
     "objective": OBJECTIVES,
@@ -31,6 +33,7 @@ POLICIES: dict[str, tuple[str, ...]] = {
     "residency": ("optimal", "none"),
 }
 TIMINGS = ("exact", "bound")
+FEWEST_ROWS = 24
 ROUNDS = 2  # of placing results by weights that the placement before implies
 
 
@@ -224,7 +227,7 @@ class _Planner:
         firsts = [placed.row_of.index(row) for row in range(placed.rows)]
         mappings = stack([jax.tree.map(lambda v, c=flat[i][1]: v[c], self._prices.of(flat[i][0].op).mappings) for i in firsts])
         transfers = tuple(transfer_of(self._cfg, work) for work in self._workload.host_work)
-        report = with_transfers(report_of(self._cfg, placed.ops, mappings, exact), self._cfg, transfers)
+        report = with_transfers(self._evaluated(placed, mappings, exact), self._cfg, transfers)
         names = [piece.name for piece in self.pieces]
         plan = Plan(
             cfg=self._cfg,
@@ -246,6 +249,12 @@ class _Planner:
         )
         fields: dict[str, Any] = {f.name: getattr(report, f.name) for f in dataclasses.fields(Report)}
         return build(NetworkReport, **fields, plan=plan)
+
+    def _evaluated(self, placed: Workload, mappings: Mapping, exact: bool) -> Report:
+        """The report of the operations as they run. Small networks are padded alike, so that few kernels compile."""
+        length = padded_length(max(placed.rows, FEWEST_ROWS))
+        mappings = jax.tree.map(lambda v: np.pad(v, (0, length - placed.rows), mode="edge"), mappings)
+        return report_of(self._cfg, pad_rows(placed.ops, length), mappings, exact).first_rows(placed.rows)
 
     def _nodes(self, stage: _Stage) -> tuple[list[Node], list[tuple[int, int]]]:
         """The operations as they run, in order, and the range of every piece's."""

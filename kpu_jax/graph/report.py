@@ -90,7 +90,8 @@ class NetworkReport(Report):
     @functools.cached_property
     def pipeline(self) -> Pipeline:
         """Layers on disjoint groups of compute tiles (`graph.pipeline`); searched when first asked for."""
-        return pipeline_of(self.plan.cfg, self.plan.whole, sum(t.seconds for t in self.plan.transfers))
+        in_turn = list(self.plan.stages.values())[-1].seconds
+        return pipeline_of(self.plan.cfg, self.plan.whole, in_turn, sum(t.seconds for t in self.plan.transfers))
 
     @functools.cached_property
     def critical_path(self) -> NetworkPath:

@@ -13,8 +13,9 @@ from networks_small import CHIP, SMALL, random_network, tower
 import kpu_jax as kpu
 from kpu_jax.cli.main import main
 from kpu_jax.graph.paths import longest_path
-from kpu_jax.graph.pieces import pieces_of
+from kpu_jax.graph.pieces import L3, Single, pieces_of
 from kpu_jax.graph.plan import plan_network
+from kpu_jax.hardware.derived import l3_capacity_bytes
 
 NONE = {"fusion": "none", "attention": "none", "residency": "none"}
 
@@ -38,6 +39,12 @@ def laws(chip, net, report):
     inputs = {i for i, before in enumerate(np.asarray(net.predecessors)) if before.max() < 0}
     least = sum(float(op.n * op.k) for i, (_, op) in enumerate(net) if op.kind == 0 and i in inputs)
     assert dram >= float(report.compulsory) >= least, "weights come in, whatever stays"
+    position = {piece.name: i for i, piece in enumerate(plan.pieces)}
+    for i, (start, stop) in enumerate(plan.steps):
+        there = sum(k.bytes for k in plan.kept if position[k.name] < i <= position[k.until])
+        for op in (plan.workload.row(plan.workload.row_of[n]) for n in range(start, stop)):
+            own = sum(Single(op).held_bytes(x) for x in "ABC" if getattr(op, f"loc_{x.lower()}") == L3)
+            assert there <= own + op.reserved_l3_bytes < float(l3_capacity_bytes(chip)), "what stays has its space"
     spread = [t.external_bytes for t in report.savings.values()]
     assert spread[-1] == pytest.approx(sum(report.traffic["dram"].values())) and report.status == "ok"
 
@@ -61,6 +68,7 @@ def test_random_networks_obey_the_laws(count):
 
 def test_without_policies_it_is_simulate():
     net = random_network(np.random.default_rng(2), 6)
+    assert net.rows <= 4
     plain = kpu.simulate(CHIP, net)
     report = plan_network(CHIP, net, **NONE)
     assert list(report.savings) == ["none"] and report.plan.workload.names == net.names
