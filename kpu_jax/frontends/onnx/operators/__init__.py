@@ -10,6 +10,8 @@ from kpu_jax.frontends.onnx.operators import (
     recurrent,
     reductions,
     resize,
+    runtime_attention,
+    sampling,
     sequences,
 )
 
@@ -23,5 +25,7 @@ __all__ = [
     "recurrent",
     "reductions",
     "resize",
+    "runtime_attention",
+    "sampling",
     "sequences",
 ]

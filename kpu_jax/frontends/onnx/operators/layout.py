@@ -17,7 +17,7 @@ from kpu_jax.frontends.onnx.run import Run, known, operator
 def whole(run: Run, node: Node, value: Any, what: str) -> list[int]:
     """A known array as a list of integers; else the error that the shape is data."""
     if not known(value):
-        raise run.fail(node, f"{what} is computed from the model's inputs: its shapes are unknown; give that input's value with inputs=")
+        raise run.data(node, what, value)
     return [int(v) for v in np.ravel(value)]
 
 
@@ -190,8 +190,9 @@ def _constant_of_shape(run: Run, node: Node, shape: Any) -> Any:
 
 @operator("Range")
 def _range(run: Run, node: Node, start: Any, limit: Any, delta: Any) -> Any:
-    if not known(start, limit, delta):
-        raise run.fail(node, "its ends are computed from the model's inputs: its shapes are unknown; give them with inputs=")
+    for end in (start, limit, delta):
+        if not known(end):
+            raise run.data(node, "an end", end)
     ends = (np.ravel(v)[0] for v in (start, limit, delta))
     return np.arange(*ends, dtype=np.asarray(start).dtype)
 

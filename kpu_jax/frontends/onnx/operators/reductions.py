@@ -165,7 +165,7 @@ def _cumsum(run: Run, node: Node, x: Any, axis: Any) -> Any:
 @operator("TopK")
 def _top_k(run: Run, node: Node, x: Any, k: Any = None) -> Any:
     if k is not None and not known(k):
-        raise run.fail(node, "the number of results is data: its shapes are unknown")
+        raise run.data(node, "the number of results", k)
     count, axis = int(node.get("k", 0) if k is None else np.ravel(k)[0]), node.get("axis", -1)
     moved = jnp.moveaxis(x, axis, -1)
     values, at = jax.lax.top_k(moved if node.get("largest", 1) else -moved, count)
