@@ -320,8 +320,7 @@ class Simulator:
         Raises `DtypeError` for unknown formats, `KPUError` for what cannot be traced, `ClosedError`.
         """
         self._check_open()
-        traced = trace(fn, dtype=dtype, **reading)
-        compiled = jax.jit(on_machine(fn, machine_product(dtype, acc_dtype)))
+        compiled, traced = jax.jit(on_machine(fn, machine_product(dtype, acc_dtype))), trace(fn, dtype=dtype, **reading)
         x64 = getattr(fn, "needs_x64", False)
 
         def run(*args: Any, **kwargs: Any) -> tuple[Any, Report]:

@@ -1,5 +1,6 @@
 """ONNX files: real models against ONNX Runtime, operators against ONNX's own cases, loops, quantisation, broken files."""
 
+import importlib
 import importlib.util
 from pathlib import Path
 
@@ -118,10 +119,17 @@ CASES = {  # ONNX's own test cases: operator -> how many of its cases run here
 }  # fmt: skip
 
 
-def cases_of(name):
-    from onnx.backend.test.case.node import collect_testcases
+MODULES = {"BatchNormalization": "batchnorm", "AveragePool": "averagepool"}  # where they are not the operator's name
 
-    for case in collect_testcases(name):
+
+def cases_of(name):
+    """ONNX's own cases of one operator. Importing the module makes them; `collect_testcases` imports all, which takes long."""
+    from onnx.backend.test.case import node
+
+    importlib.import_module(f"{node.__name__}.{MODULES.get(name, name.lower())}")
+    for case in node._NodeTestCases:
+        if case.model.graph.node[0].op_type != name:
+            continue
         arrays = case.data_sets[0][0]
         wanted = case.data_sets[0][1]
         plain = all(isinstance(v, (np.ndarray, np.generic)) and v.dtype.kind in "fiub" and np.size(v) for v in (*arrays, *wanted))

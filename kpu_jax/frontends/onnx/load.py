@@ -52,7 +52,12 @@ def load_onnx(
     name = os.path.basename(os.fspath(path))
     with jax.enable_x64(True):
         return trace_with_sources(
-            model.with_all_work, lambda scope: f"{name}: {scope}", dtype=dtype, while_trips=None, branch_weights=branch_weights, unsupported="host"
+            model.with_all_work,
+            lambda scope: f"{name}: {scope}",
+            dtype=dtype,
+            while_trips=None,
+            branch_weights=branch_weights,
+            unsupported="host",
         )(model.inputs)
 
 
@@ -126,7 +131,7 @@ def onnx_function(
 
 def _cast(model: Model, entry: Input, value: np.ndarray) -> np.ndarray:
     """A given input in the declared type."""
-    if value.dtype.kind in "OSU" and entry.dtype != object:
+    if value.dtype.kind in "OSU" and np.dtype(entry.dtype).kind != "O":
         raise KPUError(f"{model.file}: inputs[{entry.name!r}] must be numbers ({entry.dtype}), got {shown(value)}")
     return value.astype(entry.dtype)
 
@@ -144,7 +149,7 @@ def _dimensions(model: Model, dims: Mapping[str, Any]) -> dict[str, int]:
 def _argument(model: Model, entry: Input, bound: Mapping[str, int], shapes: Mapping[str, Any], unsupported: str) -> Any:
     if entry.dtype is None:
         raise KPUError(f"{model.file}: the input {entry.name!r} is no tensor of a known type; give its value with inputs=")
-    if entry.dtype == object and unsupported == "error":
+    if np.dtype(entry.dtype).kind == "O" and unsupported == "error":
         raise KPUError(
             f"{model.file}: the input {entry.name!r} is text, which the chip does not hold: pass unsupported='host' to list what reads "
             "it as work of the host, or 'skip' to leave that out"
@@ -170,7 +175,7 @@ def _argument(model: Model, entry: Input, bound: Mapping[str, int], shapes: Mapp
 
 
 def _value(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct | Text:
-    return Text(shape) if dtype == object else jax.ShapeDtypeStruct(shape, dtype)
+    return Text(shape) if np.dtype(dtype).kind == "O" else jax.ShapeDtypeStruct(shape, dtype)
 
 
 def _text(shape: Any) -> str:

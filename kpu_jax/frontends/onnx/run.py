@@ -182,7 +182,7 @@ class Run:
                 reason = f"not supported, and the file does not state the shape of its output {shown(name)}: give it with shapes="
                 raise self.fail(node, reason)
             shape, dtype = np.shape(floats(first)), floats(first).dtype if given is None else given[0]
-        return Text(shape) if dtype == object else jax.ShapeDtypeStruct(shape, dtype)
+        return Text(shape) if np.dtype(dtype).kind == "O" else jax.ShapeDtypeStruct(shape, dtype)
 
 
 def floats(value: Any) -> Any:

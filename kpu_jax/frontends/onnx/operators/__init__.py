@@ -2,10 +2,15 @@
 
 from kpu_jax.frontends.onnx.operators import (
     attention,
+    classical,
     control,
     elementwise,
     layout,
     linear,
+    linear_attention,
+    normalisation,
+    packed_weights,
+    pooling,
     quantised,
     recurrent,
     reductions,
@@ -13,14 +18,20 @@ from kpu_jax.frontends.onnx.operators import (
     runtime_attention,
     sampling,
     sequences,
+    signals,
 )
 
 __all__ = [
     "attention",
+    "classical",
     "control",
     "elementwise",
     "layout",
     "linear",
+    "linear_attention",
+    "normalisation",
+    "packed_weights",
+    "pooling",
     "quantised",
     "recurrent",
     "reductions",
@@ -28,4 +39,5 @@ __all__ = [
     "runtime_attention",
     "sampling",
     "sequences",
+    "signals",
 ]
