@@ -7,6 +7,7 @@ written gives zeros. Two 4-bit elements share a byte, the first in the low half.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -65,9 +66,9 @@ def check_range(memory: Memory, address: int, size: int) -> tuple[int, int]:
     return first, length
 
 
-def _whole(field: str, value: Any) -> int:
+def _whole(field: str, value: Any, unit: str = "byte") -> int:
     try:
-        return int(check_number(field, value, "byte", integer=True, high=2.0**53))
+        return int(check_number(field, value, unit, integer=True, high=2.0**53))
     except ValueError as error:
         raise AddressError(str(error)) from None
 
@@ -88,12 +89,19 @@ def write(memory: Memory, address: int, data: Any) -> Memory:
     if values.dtype != np.uint8:
         raise DtypeError(f"{memory.name}.write: data must be uint8, got {values.dtype}; use data.view(np.uint8) for its bytes")
     flat = values.ravel()
-    first, length = check_range(memory, address, flat.size)
-    pages = dict(memory.pages)
-    for number, at, within, count in _pieces(first, length):
-        page = np.array(pages[number]) if number in pages else np.zeros(PAGE, np.uint8)
-        page[within : within + count] = flat[at : at + count]
-        pages[number] = page
+    first, _ = check_range(memory, address, flat.size)
+    return _written(memory, [(first, flat)])
+
+
+def _written(memory: Memory, runs: Iterable[tuple[int, np.ndarray]]) -> Memory:
+    """The memory after runs of bytes are written, each from its address on; each page is copied once."""
+    pages, fresh = dict(memory.pages), set()
+    for first, data in runs:
+        for number, at, within, count in _pieces(first, len(data)):
+            if number not in fresh:
+                fresh.add(number)
+                pages[number] = np.array(pages[number]) if number in pages else np.zeros(PAGE, np.uint8)
+            pages[number][within : within + count] = data[at : at + count]
     return dataclasses.replace(memory, pages=pages)
 
 
@@ -159,7 +167,7 @@ def allocate(memory: Memory, size: int) -> tuple[Memory, int]:
     """
     length = _whole("size", size)
     largest, start = 0, 0
-    for first, end in [*sorted([*memory.taken, *_written(memory)]), (memory.size, memory.size)]:
+    for first, end in [*sorted([*memory.taken, *_untaken(memory)]), (memory.size, memory.size)]:
         largest = max(largest, first - start)
         if length <= first - start:
             taken = tuple(sorted([*memory.taken, (start, min(-(-(start + length) // PAGE) * PAGE, memory.size))]))
@@ -172,7 +180,7 @@ def allocate(memory: Memory, size: int) -> tuple[Memory, int]:
     )
 
 
-def _written(memory: Memory) -> list[tuple[int, int]]:
+def _untaken(memory: Memory) -> list[tuple[int, int]]:
     """Pages that exist outside of allocations."""
     pages = ((p * PAGE, (p + 1) * PAGE) for p in memory.pages)
     return [page for page in pages if not any(first <= page[0] < end for first, end in memory.taken)]
@@ -205,7 +213,7 @@ def transfer(
     A stride defaults to the width (contiguous). Source and target may be one memory, if the ranges do not overlap.
     Raises `AddressError` for ranges that leave a memory or overlap, and rows closer together than they are long.
     """
-    wide, high = _whole("width", width), _whole("rows", rows)
+    wide, high = _whole("width", width), _whole("rows", rows, "runs")
     spans = []
     ends = ("source", source, source_address, source_stride), ("target", target, target_address, target_stride)
     for name, memory, address, given in ends:
@@ -217,7 +225,18 @@ def transfer(
     (start, end, step), (begin, stop, pitch) = spans
     if source is target and start < stop and begin < end:
         raise AddressError(f"{source.name}: source {start:#x}..{end - 1:#x} and target {begin:#x}..{stop - 1:#x} overlap")
-    image = read(target, begin, stop - begin)
-    rows_of = np.lib.stride_tricks.as_strided(read(source, start, end - start), (high, wide), (step, 1))
-    np.lib.stride_tricks.as_strided(image, (high, wide), (pitch, 1))[:] = rows_of
-    return write(target, begin, image)
+    if step == pitch == wide:
+        return _written(target, [(begin, read(source, start, end - start))])
+
+    def images() -> Iterator[tuple[int, np.ndarray]]:
+        """The target's ranges of some runs and what lies between them, no page of which is without a run."""
+        at_once = max(PAGE // max(step, pitch), 1)
+        for row in range(0, high, at_once):
+            count = min(at_once, high - row)
+            image = read(target, begin + row * pitch, (count - 1) * pitch + wide)
+            runs = read(source, start + row * step, (count - 1) * step + wide)
+            strided = np.lib.stride_tricks.as_strided
+            strided(image, (count, wide), (pitch, 1))[:] = strided(runs, (count, wide), (step, 1))
+            yield begin + row * pitch, image
+
+    return _written(target, images() if wide else ())

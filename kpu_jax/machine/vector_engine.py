@@ -87,11 +87,19 @@ def rounded_to(x: jax.Array, fmt: NumberFormat, scale: Any = 1.0) -> jax.Array:
 def widest_scale(x: jax.Array, fmt: NumberFormat, k: int) -> jax.Array:
     """The least scale at which no element of `x` saturates, nor a sum of `k` products overflows int32.
 
-    The largest magnitude over the format's (for integers at most sqrt((2^31 - 1) / k)); 1 for zeros.
+    The largest magnitude over the format's (for integers at most sqrt((2^31 - 1) / k)), but no less than `LEAST_SCALE`;
+    1 for zeros. Infinity and NaN have none: the scale is then no number either, and so is all that it multiplies.
     """
     steps = limits(fmt)[1] if fmt.is_float else min(limits(fmt)[1], math.isqrt((2**31 - 1) // k))
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), initial=0.0))
-    return jnp.where(largest > 0, largest / steps, 1.0).astype(jnp.float32)
+    return jnp.where(largest == 0, 1.0, jnp.maximum(largest / steps, LEAST_SCALE)).astype(jnp.float32)
+
+
+def are_scales(values: Any) -> np.ndarray:
+    """Which elements are positive and finite, as their reciprocals are."""
+    with np.errstate(over="ignore"):
+        steps = np.asarray(values, np.float32)  # what the engine multiplies by, or by the reciprocal of
+    return (steps >= LEAST_SCALE) & (steps <= 1 / LEAST_SCALE)
 
 
 def check_scale(field: str, scale: Any) -> None:
@@ -102,11 +110,9 @@ def check_scale(field: str, scale: Any) -> None:
     if is_traced(scale):
         return
     try:
-        with np.errstate(over="ignore"):
-            values = np.asarray(scale, np.float32)  # what the engine multiplies by, or by the reciprocal of
+        wrong = np.asarray(scale)[~are_scales(scale)]
     except (TypeError, ValueError):
         raise QuantisationError(f"{field} must be a positive number, or one per column, got {shown(scale)}") from None
-    wrong = np.asarray(scale)[~((values >= LEAST_SCALE) & (values <= 1 / LEAST_SCALE))]
     if wrong.size:
         raise QuantisationError(
             f"{field} must be positive and finite [value of one step], from {LEAST_SCALE:.3g} to {1 / LEAST_SCALE:.3g}, "

@@ -59,6 +59,28 @@ def test_allocations_keep_clear_of_each_other_and_of_what_was_written():
         memory.free(state, 17)
 
 
+def test_strided_transfers_are_numpys_and_touch_no_page_in_between():
+    rng = np.random.default_rng(3)
+    size = 4 * PAGE
+    source, target = (memory.write(Memory(name, size), 0, rng.integers(0, 256, size, dtype=np.uint8)) for name in "st")
+    tried = 0
+    while tried < 40:
+        width, rows = int(rng.integers(0, rng.choice((9, 3000, PAGE)))), int(rng.integers(0, 9))
+        steps = [width + int(rng.integers(0, 2000)) for _ in range(2)]
+        at = [int(rng.integers(0, 1000)) for _ in range(2)]
+        if max(a + (rows + 1) * step for a, step in zip(at, steps, strict=True)) > size:
+            continue
+        tried += 1
+        moved = memory.transfer(source, at[0], target, at[1], width, rows=rows, source_stride=steps[0], target_stride=steps[1])
+        data, expected = memory.read(source, 0, size), memory.read(target, 0, size)
+        for row in range(rows):
+            begin, end = (a + row * step for a, step in zip(at, steps, strict=True))
+            expected[end : end + width] = data[begin : begin + width]
+        np.testing.assert_array_equal(memory.read(moved, 0, size), expected)
+    wide = memory.transfer(source, 0, Memory("external_memory", 1 << 40), 5, 16, rows=4, target_stride=1 << 30)
+    assert len(wide.pages) == 4 and memory.read(wide, (3 << 30) + 5, 16).tolist() == memory.read(source, 48, 16).tolist()
+
+
 def test_a_transfer_copies_a_block_of_rows():
     image = np.arange(60, dtype=np.uint8)
     source = memory.write(Memory("external_memory", 100), 10, image)

@@ -63,6 +63,17 @@ def test_it_is_within_the_error_bound_and_close_to_the_product():
     assert (np.abs(np.asarray(matmul(a, b)) - exact) <= kpu.matmul_error_bound(a, b)).all()
 
 
+def test_sums_that_vanish_keep_their_sign_as_the_stepped_grid_has_it():
+    """No bias is not a bias of zero: -0 plus 0 is 0."""
+    chip, op = kpu.presets.minimal(), kpu.Gemm(2, 3, 4, dtype="fp32")
+    mapping = kpu.Mapping(l3_tile=(2, 3, 4), l2_tile=(2, 3, 4))
+    a, b = (np.full(shape, 1e-30, np.float32) for shape in ((2, 4), (4, 3)))
+    a[0] *= -1
+    done = kpu.machine.run(kpu.program.build(chip, op, mapping), {"A": a, "B": b}).arrays["C"]
+    assert np.signbit(done[0]).all() and not done.any()
+    assert np.asarray(matmul(a, b)).tobytes() == done.tobytes()
+
+
 def test_without_jit_the_numbers_are_the_same():
     a, b = operands(1, 2, 3)
     with jax.disable_jit():
