@@ -343,7 +343,7 @@ class Simulator:
     def _in_memory(self, operands: tuple[Any, Any, Any], formats: Formats, compute: Any) -> jax.Array:
         """C, computed of operands that lie in main memory, with room for it there; then the memory is given back."""
         port = self.main_memory
-        state, stored = port.state, []
+        state, stored = port.state, []  # type: Any, list[np.ndarray | None]
         for x, fmt in zip(operands, (formats.a, formats.b, formats.how.accumulator), strict=True):
             if x is None:
                 stored.append(None)

@@ -17,10 +17,10 @@ import numpy as np
 from kpu_jax.base.errors import DtypeError, QuantisationError, ShapeError, check_choice
 from kpu_jax.base.pytree import is_traced
 from kpu_jax.machine.arithmetic import Arithmetic, arithmetic
-from kpu_jax.machine.formats import as_array, convert, format_of, number_format, storage
+from kpu_jax.machine.formats import as_array, format_of, number_format, storage
 from kpu_jax.machine.order import Bounds, Order, one_chain
 from kpu_jax.machine.tile_path import product, sums
-from kpu_jax.machine.vector_engine import LEAST_SCALE, activated, are_scales, check_scale, rounded_to, widest_scale
+from kpu_jax.machine.vector_engine import LEAST_SCALE, activated, are_scales, check_scale, quantise, rounded_to, widest_scale
 from kpu_jax.workload.dtypes import NumberFormat
 from kpu_jax.workload.op import ACTIVATIONS
 
@@ -121,7 +121,7 @@ def check_options(a: Any, b: Any, bias: Any, activation: Any, a_scale: Any, b_sc
         if scale is not None:
             check_scale(name, scale)
             if name != "c_scale" and not is_float(a, b):
-                raise QuantisationError(f"{name} is the step at which floats are quantised, and A and B are integers: give c_scale, the step of C")
+                raise QuantisationError(f"{name} is a step of quantised floats, and A and B are integers: give c_scale, the step of C")
             if np.shape(scale) not in shapes:
                 raise ShapeError(f"{name} must have shape {' or '.join(map(str, shapes))}, got {np.shape(scale)}")
     if bias is not None:
@@ -143,7 +143,7 @@ def quantised(a: Any, b: Any, bias: Any, a_scale: Any, b_scale: Any, *, formats:
     if not is_traced(taken[-1]) and not are_scales(taken[-1]).all():
         for name, x, given in (("A", a, a_scale), ("B", b, b_scale)):
             if given is None and not np.isfinite(np.asarray(x, np.float32)).all():
-                raise QuantisationError(f"{name} holds infinity or NaN, which no scale quantises: give {name.lower()}_scale, or finite values")
+                raise QuantisationError(f"{name} holds infinity or NaN, which no step measures: give {name.lower()}_scale or finite values")
         raise QuantisationError(
             f"the sums of A's and B's steps have the step a_scale b_scale = {np.min(taken[-1]):.3g}, beyond float32's "
             f"{LEAST_SCALE:.3g} to {1 / LEAST_SCALE:.3g}: multiply A or B by a power of two"
@@ -189,7 +189,7 @@ def multiply(
     x = activated(acc, activation, scale)
     if is_float(x) and formats.c.is_float:
         return rounded_to(x, formats.c, 1.0 if c_scale is None else c_scale).astype(storage(formats.c))
-    return convert(x if c_scale is None else x.astype(jnp.float32) * (1 / c_scale), formats.c)
+    return quantise(x, formats.c, c_scale)
 
 
 def matmul(

@@ -42,7 +42,7 @@ def summed(how: Arithmetic, order: Order, a: jax.Array, b: jax.Array, bias: jax.
         left = chain(how, start, columns, rows, at.length)
         alone = at.in_place | (at.opens & ~at.carries_on)  # nothing in L1 that the leaving sums are added to
         part = jnp.where(alone, left, how.add(part, left))
-        part = part if bias is None else jnp.where(at.biased, how.add(part, bias), part)
+        part = part if bias is None else jnp.where(at.biased, how.add(part, bias[None]), part)
         total = jnp.where(at.closes, jnp.where(at.adds, how.add(total, part), part), total)
         return (part, total), None
 
@@ -89,4 +89,4 @@ def _product_jvp(how: Arithmetic, bounds: tuple[Bounds, ...], primals: Any, tang
     _, da, db, dbias = tangents
     exact = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
     slope = exact(da, b) + exact(a, db)
-    return product(how, bounds, orders, a, b, bias), slope if bias is None else slope + dbias
+    return product(how, bounds, orders, a, b, bias), slope if bias is None else slope + dbias[None, None]
