@@ -25,6 +25,7 @@ from kpu_jax.machine.vector_engine import check_scale
 from kpu_jax.machine.vector_work import INTEGER, OF_TWO, VectorWork, chain_of, positions_of, records_of
 from kpu_jax.program import Opcode, Program
 from kpu_jax.program.blocks import Blocks
+from kpu_jax.program.structure import check_structure
 from kpu_jax.workload.dtypes import FORMATS, NumberFormat, default_accumulator
 from kpu_jax.workload.op import ACTIVATIONS, CONV, VECTOR
 
@@ -77,8 +78,8 @@ def run(
     2, ... along the last of these). A reduction is along A's last axis, and C lacks that.
 
     Exact: the numbers are those of the accumulation order of the schedule (`order`). For small programs: the
-    interpreter takes about a millisecond per pass. Raises `ShapeError`, `DtypeError`, `QuantisationError`, and
-    `places.MachineError` for a program that reads what is not there.
+    interpreter takes about a millisecond per pass. Raises `ShapeError`, `DtypeError`, `QuantisationError`, `KPUError` for
+    instructions that no machine could serve, and `places.MachineError` for a program that reads what is not there.
     """
     check_type("program", program, Program, "build one with kpu_jax.program.build")
     check_choice("fabric", fabric, FABRICS)
@@ -87,6 +88,7 @@ def run(
             check_type(field, value, Mapping, "give a dict by operand")
     if is_traced(program, dict(arrays)):
         raise KPUError("machine.run works on concrete arrays; under jit, vmap and grad use machine.matmul")
+    check_structure(program)
     op = program.op
     for name, value in (("scale", scale), ("c_scale", c_scale)):
         if value is not None:

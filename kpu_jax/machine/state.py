@@ -14,7 +14,7 @@ from kpu_jax.machine.conversion import Conversion
 from kpu_jax.machine.fabric import Fabric, elementwise
 from kpu_jax.machine.formats import storage
 from kpu_jax.machine.geometry import Geometry, Input
-from kpu_jax.machine.places import Counters, Places
+from kpu_jax.machine.places import Counters, MachineError, Places
 from kpu_jax.machine.vector_engine import delivered
 from kpu_jax.program import Opcode, Operand, Program
 from kpu_jax.program.blocks import Blocks
@@ -44,6 +44,12 @@ class Instruction(NamedTuple):
     def key(self, level: int, axes: Iterable[str] = AXES) -> Key:
         """Coordinates at a level of the block that it moves, or of another that lies along only some of its axes."""
         return self.batch, *(v if a in axes else -1 for row in self.blocks[: 4 - level] for a, v in zip(AXES, row, strict=True))
+
+    def copies(self, size: float, one: float) -> int:
+        """How many receivers `size` bytes are for, of `one` each."""
+        if one <= 0 or round(size / one) < 1:
+            raise MachineError(f"{self.opcode.name} brings {size:g} bytes of {self.operand}, where a receiver takes {one:g}")
+        return round(size / one)
 
     def along(self, a: str) -> tuple[int, int, int]:
         """Indices along an axis: of the L3 block, the L2 block, the pass."""
