@@ -358,7 +358,7 @@ def test_a_full_memory_says_so():
     sim = kpu.Simulator(1 << 18, config=CHIP)
     a, b = operands((100, 100), (100, 100))
     sim.matmul(a, b)
-    sim.main_memory.write(0, np.ones(1 << 17, np.uint8))
+    sim.main_memory.write(0, np.ones((1 << 17) + (1 << 14), np.uint8))
     before = sim.main_memory.state
     with pytest.raises(kpu.MemoryFullError, match="40000 bytes wanted"):
         sim.matmul(a, b)

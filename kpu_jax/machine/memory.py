@@ -17,7 +17,8 @@ from kpu_jax.hardware.addresses import address_map, region_sizes
 from kpu_jax.machine.formats import storage
 from kpu_jax.workload.dtypes import NumberFormat
 
-PAGE = 1 << 16  # bytes
+PAGE = 1 << 12  # bytes
+LINE = 64  # bytes: allocations begin and end on multiples of it, so that none shares a burst
 REGIONS = ("host_memory", "external_memory", "l3_tile", "l2_bank", "l1_buffer", "page_buffer")
 
 
@@ -161,7 +162,7 @@ def _check_aligned(memory: Memory, address: int, fmt: NumberFormat) -> None:
 
 
 def allocate(memory: Memory, size: int) -> tuple[Memory, int]:
-    """(memory, address) after the lowest range of whole pages is taken that nothing was written to or taken from.
+    """(memory, address) after the lowest range of whole lines is taken, in no page that was written to before.
 
     Raises `MemoryFullError` with the bytes that are wanted and the largest range that is free.
     """
@@ -170,7 +171,7 @@ def allocate(memory: Memory, size: int) -> tuple[Memory, int]:
     for first, end in [*sorted([*memory.taken, *_untaken(memory)]), (memory.size, memory.size)]:
         largest = max(largest, first - start)
         if length <= first - start:
-            taken = tuple(sorted([*memory.taken, (start, min(-(-(start + length) // PAGE) * PAGE, memory.size))]))
+            taken = tuple(sorted([*memory.taken, (start, min(-(-(start + length) // LINE) * LINE, memory.size))]))
             after = dataclasses.replace(memory, taken=taken)
             return dataclasses.replace(after, high_water=max(memory.high_water, after.occupied)), start
         start = max(start, end)
@@ -181,20 +182,29 @@ def allocate(memory: Memory, size: int) -> tuple[Memory, int]:
 
 
 def _untaken(memory: Memory) -> list[tuple[int, int]]:
-    """Pages that exist outside of allocations."""
-    pages = ((p * PAGE, (p + 1) * PAGE) for p in memory.pages)
-    return [page for page in pages if not any(first <= page[0] < end for first, end in memory.taken)]
+    """Runs of pages that exist and hold no allocation."""
+    held = {p for first, end in memory.taken for p in range(first // PAGE, -(-end // PAGE))}
+    numbers = sorted(memory.pages.keys() - held)
+    starts = [p for i, p in enumerate(numbers) if not i or p - numbers[i - 1] > 1]
+    ends = [p + 1 for i, p in enumerate(numbers) if i + 1 == len(numbers) or numbers[i + 1] - p > 1]
+    return [(start * PAGE, end * PAGE) for start, end in zip(starts, ends, strict=True)]
 
 
 def free(memory: Memory, address: int) -> Memory:
-    """The memory after the allocation that starts at `address` is given back and its pages dropped."""
+    """The memory after the allocation that starts at `address` is given back, and its bytes are forgotten."""
     match = [(first, end) for first, end in memory.taken if first == address]
     if not match:
         starts = ", ".join(f"{first:#x}" for first, _ in memory.taken) or "none"
         raise AddressError(f"{memory.name}: no allocation starts at {shown(address)}; allocations: {starts}")
     first, end = match[0]
-    pages = {p: page for p, page in memory.pages.items() if not first <= p * PAGE < end}
-    return dataclasses.replace(memory, taken=tuple(pair for pair in memory.taken if pair != match[0]), pages=pages)
+    taken = tuple(pair for pair in memory.taken if pair != match[0])
+    pages = dict(memory.pages)
+    for p in range(first // PAGE, -(-end // PAGE)):
+        page = pages.pop(p, None)
+        if page is not None and any(low < (p + 1) * PAGE and p * PAGE < high for low, high in taken):
+            pages[p] = np.array(page)  # another allocation has its bytes there
+            pages[p][max(first - p * PAGE, 0) : end - p * PAGE] = 0
+    return dataclasses.replace(memory, taken=taken, pages=pages)
 
 
 def transfer(
