@@ -5,7 +5,9 @@ from kpu_jax.analysis.chrome_trace import write_chrome_trace
 from kpu_jax.analysis.pareto import ParetoFront, front_ranks, hypervolume, pareto_front
 from kpu_jax.analysis.performance_analyzer import Analysis, PerformanceAnalyzer, compare_reports, what_if
 from kpu_jax.analysis.roofline import Roofline, roofline
-from kpu_jax.analysis.tables import layer_table, short_names, sweep_table, text_table, write_csv
+from kpu_jax.analysis.tables import layer_table, write_csv
+from kpu_jax.base.tables import text_table
+from kpu_jax.explore.sweep_table import short_names, sweep_table
 
 __all__ = [
     "Analysis",

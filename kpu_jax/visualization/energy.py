@@ -9,9 +9,10 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from kpu_jax.base.errors import KPUError
+from kpu_jax.base.units import unit_for
 from kpu_jax.model.report import Report
 from kpu_jax.visualization.results import check_report, entries_of
-from kpu_jax.visualization.style import INK, MOST_BARS, legend_of, look, looks, new_axes, short, titled, unit_for
+from kpu_jax.visualization.style import INK, MOST_BARS, legend_of, look, looks, new_axes, short, titled
 
 WHAT = "plot_energy_breakdown"
 NAMES = {

@@ -9,8 +9,8 @@ import numpy as np
 
 from kpu_jax.analysis import sweep_table
 from kpu_jax.base.errors import KPUError, is_number, nearest, shown
+from kpu_jax.base.units import unit_for
 from kpu_jax.explore.sweep import SweepResult
-from kpu_jax.visualization.style import unit_for
 
 Row = Mapping[str, Any]
 

@@ -9,8 +9,9 @@ from matplotlib.axes import Axes
 
 from kpu_jax.base.errors import KPUError, check_number
 from kpu_jax.base.pytree import is_traced
+from kpu_jax.base.units import unit_for
 from kpu_jax.program import Engine, Timeline, Wait
-from kpu_jax.visualization.style import INK, Look, legend_of, look, new_axes, titled, unit_for
+from kpu_jax.visualization.style import INK, Look, legend_of, look, new_axes, titled
 
 MOST_INTERVALS = 1500  # beyond, bars would be thinner than a pixel
 BINS = 240

@@ -12,6 +12,7 @@ import pytest
 import kpu_jax as kpu
 from kpu_jax.analysis import sweep_table
 from kpu_jax.analysis.roofline import roofline
+from kpu_jax.base.units import unit_for
 from kpu_jax.explore.limits import OBJECTIVES
 from kpu_jax.visualization import style
 
@@ -211,7 +212,7 @@ def test_the_colours_differ_in_grey_too():
     ("values", "name"), [([0], "s"), ([3e-7], "ns"), ([2.0, 4e-3], "s"), ([1e-3], "ms"), ([999.9999], "s"), ([1e30], "Ps")]
 )
 def test_units_suit_the_largest_value(values, name):
-    assert style.unit_for(values, "s").name == name
+    assert unit_for(values, "s").name == name
 
 
 def test_wrong_data_are_named(swept, report, single):
