@@ -12,7 +12,8 @@ import numpy as np
 
 from kpu_jax.base.text import number_or_text
 
-Row = Mapping[str, Any]
+Row = dict[str, Any]  # column -> value
+Rows = Sequence[Mapping[str, Any]]
 MOST_SHOWN = 120  # rows of a table that print; of more, the first and how many follow
 
 
@@ -30,7 +31,7 @@ def cell(value: Any) -> str:
     return ", ".join(map(cell, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
-def columns_of(rows: Sequence[Row], columns: Sequence[str] | None = None) -> dict[str, bool]:
+def columns_of(rows: Rows, columns: Sequence[str] | None = None) -> dict[str, bool]:
     """The columns of a table (default: those of its first row) -> whether they hold words only, which are aligned left."""
     names = list(rows[0]) if columns is None else list(columns)
     return {name: all(_is_words(row.get(name)) for row in rows) for name in names}
@@ -40,7 +41,7 @@ def _is_words(value: Any) -> bool:
     return value is None or (isinstance(value, str) and isinstance(number_or_text(value), str))
 
 
-def text_table(rows: Sequence[Row], columns: Sequence[str] | None = None) -> str:
+def text_table(rows: Rows, columns: Sequence[str] | None = None) -> str:
     """Aligned text with a header; numbers as in `cell`, right-aligned."""
     if not rows:
         return "(no rows)"
@@ -51,7 +52,7 @@ def text_table(rows: Sequence[Row], columns: Sequence[str] | None = None) -> str
     return "\n".join("  ".join(side(c, w) for side, c, w in zip(sides, line, widths, strict=True)).rstrip() for line in cells)
 
 
-def html_table(rows: Sequence[Row], columns: Sequence[str] | None = None) -> str:
+def html_table(rows: Rows, columns: Sequence[str] | None = None) -> str:
     """The same table as an HTML element; everything is escaped, and no style sheet is needed."""
     if not rows:
         return "<p>(no rows)</p>"
@@ -62,7 +63,7 @@ def html_table(rows: Sequence[Row], columns: Sequence[str] | None = None) -> str
     return f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table>"
 
 
-def markdown_table(rows: Sequence[Row], columns: Sequence[str] | None = None) -> str:
+def markdown_table(rows: Rows, columns: Sequence[str] | None = None) -> str:
     """The same table with pipes."""
     if not rows:
         return "(no rows)"
@@ -77,7 +78,7 @@ class Sheet:
     """What an object prints: a title, tables by their headings ("" for none), and lines below them."""
 
     title: str
-    tables: Mapping[str, Sequence[Row]] = dataclasses.field(default_factory=dict)
+    tables: Mapping[str, Rows] = dataclasses.field(default_factory=dict)
     notes: Sequence[str] = ()
 
     def text(self) -> str:
@@ -94,10 +95,10 @@ class Sheet:
         for heading, rows in self.tables.items():
             parts += [f"<p>{escape(heading)}</p>"] if heading else []
             parts += [html_table(rows[:MOST_SHOWN]), *(f"<p>{escape(line)}</p>" for line in _further(rows))]
-        return "\n".join([*parts, *(f"<p>{escape(note)}</p>" for note in self.notes)])
+        return "\n".join([*parts, *(f"<p>{escape(note)}</p>" for note in self.notes if note)])
 
 
-def _further(rows: Sequence[Row]) -> list[str]:
+def _further(rows: Rows) -> list[str]:
     return [f"... and {len(rows) - MOST_SHOWN:,} more"] if len(rows) > MOST_SHOWN else []
 
 

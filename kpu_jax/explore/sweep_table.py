@@ -53,7 +53,7 @@ def sweep_sheet(result: SweepResult) -> Sheet:
     limits = ", ".join(f"{name} at most {value:g} {CONSTRAINTS[name]}" for name, value in result.constraints.items())
     title = f"Sweep of {result.summary.chips:,} chips for the least {result.objective}, {result.retimed.chips:,} timed exactly"
     labels = short_names(result.space.paths)
-    front = [row for row in sweep_table(result) if row["pareto"]]
+    front = each_chip_once([row for row in sweep_table(result) if row["pareto"]])
     chips = [
         {
             "chip": row["chip"], "latency": quantity(row["latency_ms"] * 1e-3, "s"), "energy": quantity(row["energy_mj"] * 1e-3, "J"),
@@ -72,9 +72,15 @@ def best_rows(result: SweepResult) -> list[Row]:
     for name in OBJECTIVES:
         unit, factor = UNITS[name]
         point, value = result.retimed.best(name)
-        others = "no other chip can be better" if certified[name] else f"no other below {quantity(floors[name] * factor, unit)}"
-        rows.append({"least": name, "chip": int(result.retimed.ids[point]), "value": quantity(value * factor, unit), "of the others": others})
+        least = quantity(floors[name] * factor, unit)
+        others = "proven: no other chip can be better" if certified[name] else f"not proven best: the others are at least {least}"
+        rows.append({"least": name, "chip": int(result.retimed.ids[point]), "value": quantity(value * factor, unit), "certificate": others})
     return rows
+
+
+def each_chip_once(rows: Sequence[Any]) -> list[Any]:
+    """The first row of every chip: without its mappings for other objectives."""
+    return list({row["chip"]: row for row in reversed(rows)}.values())[::-1]
 
 
 def short_names(paths: Sequence[str]) -> dict[str, str]:

@@ -136,12 +136,12 @@ class Mapping(Shown):
             each = [jax.tree.map(lambda v, i=i: v[i], self).describe() for i in range(len(self.dataflow))]
             return Sheet(f"{len(each):,} mappings", {"": [{"row": i, **words} for i, words in enumerate(each)]})
         own = self.describe()
-        lines = [
-            {"level": level, **dict(zip("mnk", own[f"{level.lower()}_tile"], strict=True)), "order": own[f"{level.lower()}_order"], "buffering": kind}
-            for level, kind in zip(("L3", "L2"), own["buffering"], strict=False)
-        ]
-        lines.append({"level": "array", "order": own["pass_order"], "buffering": own["buffering"][2]})
-        lines.append({"level": "compute tiles", **dict(zip("mnk", own["partition"][1:], strict=True)), "batch": own["partition"][0]})
+        orders = (own["l3_order"], own["l2_order"], own["pass_order"])
+        by_level = zip(("L3", "L2", "array"), orders, own["buffering"], strict=True)
+        lines: list[dict[str, Any]] = [{"level": level, "order": order, "buffering": kind} for level, order, kind in by_level]
+        lines.append({"level": "compute tiles", "batch": own["partition"][0]})
+        sizes = (own["l3_tile"], own["l2_tile"], (None,) * 3, own["partition"][1:])
+        lines = [{**line, **dict(zip("mnk", size, strict=True))} for line, size in zip(lines, sizes, strict=True)]
         title = f"Mapping, {own['dataflow'].replace('_', ' ')}: blocks [elements] by level, and the compute tiles that share them"
         columns = ("level", "m", "n", "k", "batch", "order", "buffering")
         return Sheet(title, {"": [{name: line.get(name) for name in columns} for line in lines]})

@@ -96,16 +96,16 @@ class Report(Shown):
         if float(self.status_code):
             return Sheet(f"Report (infeasible: {self.status})")
         totals = [
-            ("time", quantity(self.seconds, "s"), f"{float(self.cycles):,.0f} cycles of the fabric, at least {float(self.cycles_bound):,.0f}"),
+            ("time", quantity(self.seconds, "s"), f"{self.cycles:,.0f} cycles of the fabric, at least {self.cycles_bound:,.0f}"),
             ("energy", quantity(self.energy_pj * 1e-12, "J"), f"{quantity(self.power_w, 'W')} on the average"),
             ("energy x delay", quantity(self.edp, "J s"), ""),
-            ("utilization", f"{100 * float(self.utilization):.1f} %", f"of the peak, {float(self.macs):,.0f} MACs; bound by {self.bound_by}"),
+            ("utilization", f"{100 * self.utilization:.1f} %", f"of the peak, {self.macs:,.0f} MACs; bound by {self.bound_by}"),
             ("area", f"{float(self.area_mm2):,.4g} mm^2", f"TDP {quantity(self.tdp_w, 'W')}"),
         ]
         moved = [
-            {"level": level, **{x: quantity(size, "B") if size else "" for x, size in operands.items()}, "all": quantity(sum(operands.values()), "B")}
+            {"level": level, **{x: quantity(size, "B") if size else "" for x, size in (operands | {"all": sum(operands.values())}).items()}}
             for level, operands in self.traffic.items() if sum(operands.values())
-        ]
+        ]  # fmt: skip
         tables: dict[str, list[Row]] = {
             "": [{"total": name, "value": value, "": more} for name, value, more in totals],
             "read and written": moved,
@@ -121,7 +121,8 @@ def slowest(report: Report) -> list[Row]:
     order = np.argsort(-np.asarray(each.cycles), kind="stable")[:SLOWEST]
     return [
         {
-            "row": int(i), "time %": 100 * float(each.cycles[i] / report.cycles), "energy %": 100 * float(each.energy_pj[i] / report.energy_pj),
+            "row": int(i), "time %": 100 * float(each.cycles[i] / report.cycles),
+            "energy %": 100 * float(each.energy_pj[i] / report.energy_pj),
             "utilization %": 100 * float(each.utilization[i]), "bound by": str(each.bound_by[i]),
         }
         for i in order if each.cycles[i] > 0

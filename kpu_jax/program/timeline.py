@@ -65,11 +65,12 @@ class Timeline(NamedTuple):
         return Sheet(repr(self), {"cycles busy, and idle by what was waited for:": self.rows()} if self._is_one_run() else {})
 
     def rows(self) -> list[Row]:
-        """One dict per engine class: its busy cycles, and its idle ones by reason."""
+        """One dict per engine class: its busy cycles, and its idle ones by what it waits for."""
         idle, busy = self.idle_by_reason(), self.busy_by_engine()
         reasons = [reason.name.lower() for reason in Wait if any(reason.name.lower() in row for row in idle.values())]
+        columns = {reason: "another engine" if reason == "engine" else reason for reason in reasons}
         return [
-            {"engine": x, "busy": busy[x], **{reason: idle.get(x, {}).get(reason, 0.0) for reason in reasons}}
+            {"engine": x, "busy": busy[x], **{name: idle.get(x, {}).get(reason, 0.0) for reason, name in columns.items()}}
             for x in busy if busy[x] or x in idle
         ]  # fmt: skip
 

@@ -12,8 +12,8 @@ from matplotlib.collections import LineCollection
 from kpu_jax.base.errors import KPUError, check_choice
 from kpu_jax.base.units import unit_for
 from kpu_jax.model.bound import ENGINES
-from kpu_jax.model.report import Report
-from kpu_jax.visualization.results import MEASURES, check_report, curve_of, entries_of, value_of
+from kpu_jax.model.report import Report, check_report
+from kpu_jax.visualization.results import MEASURES, curve_of, entries_of, value_of
 from kpu_jax.visualization.style import ENGINE_LOOKS, FAINT, INK, MOST_BARS, legend_of, look, new_axes, short, titled
 
 WHAT = "plot_performance"
