@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from kpu_jax.base.text import number_or_text
+from kpu_jax.base.units import heading
 
 Row = dict[str, Any]  # column -> value
 Rows = Sequence[Mapping[str, Any]]
@@ -58,7 +59,7 @@ def html_table(rows: Rows, columns: Sequence[str] | None = None) -> str:
         return "<p>(no rows)</p>"
     of_text = columns_of(rows, columns)
     side = {name: f' style="text-align:{"left" if left else "right"}"' for name, left in of_text.items()}
-    head = "".join(f"<th{side[name]}>{escape(name.replace('_', ' '))}</th>" for name in of_text)
+    head = "".join(f"<th{side[name]}>{escape(heading(name))}</th>" for name in of_text)
     body = "".join("<tr>" + "".join(f"<td{side[n]}>{escape(cell(row.get(n)))}</td>" for n in of_text) + "</tr>\n" for row in rows)
     return f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table>"
 

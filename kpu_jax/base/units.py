@@ -32,3 +32,20 @@ def quantity(value: Any, unit: str) -> str:
     """A number with its prefixed unit, such as "1.234 ms"."""
     scale = unit_for([value], unit)
     return f"{float(value) * scale.factor:,.4g} {scale.name}"
+
+
+_SUFFIXES = {"ms": "ms", "mj": "mJ", "js": "J s", "mm2": "mm^2", "w": "W", "mhz": "MHz", "gbps": "GB/s", "kb": "KB", "mb": "MB",
+             "ns": "ns", "bytes": "byte", "pj": "pJ"}  # fmt: skip
+
+
+def name_and_unit(column: str) -> tuple[str, str]:
+    """("latency", "ms") of the column "latency_ms"; no unit where the name does not end in one."""
+    stem, _, last = column.rpartition("_")
+    unit = _SUFFIXES.get(last, "") if stem else ""
+    return (stem if unit else column).replace("_", " "), unit
+
+
+def heading(column: str) -> str:
+    """The column "latency_ms" as people read it: "latency [ms]"."""
+    name, unit = name_and_unit(column)
+    return f"{name} [{unit}]" if unit else name

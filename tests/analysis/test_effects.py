@@ -74,8 +74,10 @@ def test_morris_effects_are_exact_where_the_function_is_linear():
     [
         (lambda: sobol_indices(ishigami, NAMES, samples=100), "power of two"), (lambda: sobol_indices(ishigami, ()), "names"),
         (lambda: sobol_indices(ishigami, "xyz"), "names"), (lambda: sobol_indices(lambda p: p, NAMES), "one number per point"),
-        (lambda: sobol_indices(lambda p: np.log(p[:, 0] - 2), NAMES), "finite"), (lambda: sobol_indices(ishigami, NAMES, confidence=1.0), "confidence"),
-        (lambda: morris_effects(ishigami, NAMES, levels=[2, 3]), "levels"), (lambda: morris_effects(ishigami, NAMES, trajectories=1), "trajectories"),
+        (lambda: sobol_indices(lambda p: np.log(p[:, 0] - 2), NAMES), "finite"),
+        (lambda: sobol_indices(ishigami, NAMES, confidence=1.0), "confidence"),
+        (lambda: morris_effects(ishigami, NAMES, levels=[2, 3]), "levels"),
+        (lambda: morris_effects(ishigami, NAMES, trajectories=1), "trajectories"),
         (lambda: sobol(kpu.Space({"compute.tile_count": [1, 2]}, where=["compute.tile_count < 4"]), kpu.Gemm(8, 8, 8)), "conditions"),
         (lambda: sobol({"compute.tile_count": [1, 2]}, kpu.Gemm(8, 8, 8), measure="area"), "measure"),
     ],

@@ -110,7 +110,8 @@ def test_several_results_with_names(reports):
     found = analyze({"good": reports[0], "thin": reports[1]})
     assert [row["result"] for row in found.tables["results"]] == ["good", "thin"]
     assert min(row["x fastest"] for row in found.tables["results"]) == 1 and not found.advice
-    mixed = analyze([reports[0], kpu.simulate(CHIP, kpu.Gemm(8, 8, 8), timing="bound", mapping=kpu.Mapping(l3_tile=(8,) * 3, l2_tile=(8,) * 3))])
+    small = kpu.simulate(CHIP, kpu.Gemm(8, 8, 8), kpu.Mapping(l3_tile=(8,) * 3, l2_tile=(8,) * 3), timing="bound")
+    mixed = analyze([reports[0], small])
     assert "different workloads" in mixed.advice[0]
     thousand = analyze([reports[0]] * 1000)
     assert len(thousand.tables["results"]) == 1000 and len(str(thousand).splitlines()) < 140
@@ -133,10 +134,12 @@ def test_what_cannot_be_analysed_is_named(reports, run, swept):
     program, timeline = run
     stacked = jax.tree.map(lambda v: np.stack([v, v]), reports[0])
     for wrong, given, message in (
-        ([], {}, "no results"), (3.0, {}, "float"), ([reports[0], "x"], {}, "result 1"), (stacked, {}, "stacked"), ({"a": infeasible}, {}, "fit"),
+        ([], {}, "no results"), (3.0, {}, "float"), ([reports[0], "x"], {}, "result 1"), (stacked, {}, "stacked"),
+        ({"a": infeasible}, {}, "fit"),
         (reports[0], {"chip": CHIP}, "give both"), (reports[0], {"mapping": MAPPING}, "give both"),
         (reports[0], {"chip": CHIP, "workload": kpu.Gemm(8, 8, 8)}, "another workload"),
-        (timeline, {"chip": CHIP}, "needs its program"), (run, {"workload": GEMM}, "only the chip"), (swept, {"chip": CHIP}, "takes no chip"),
+        (timeline, {"chip": CHIP}, "needs its program"), (run, {"workload": GEMM}, "only the chip"),
+        (swept, {"chip": CHIP}, "takes no chip"),
         ((program, timeline._replace(start=timeline.start[1:])), {}, "instructions"),
         ((program, timeline._replace(makespan=np.float64(0))), {}, "nothing takes any time"),
     ):  # fmt: skip

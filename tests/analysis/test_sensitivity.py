@@ -114,7 +114,8 @@ def test_it_prints_and_bad_input_is_named(found):
     with pytest.raises(kpu.InfeasibleError, match="does not fit"):
         sensitivity(CHIP, GEMM, kpu.Mapping(l3_tile=(96, 64, 100), l2_tile=(32, 48, 50), partition=(1, 4, 1, 1)))
     stacked = jax.tree.map(lambda v: np.stack([v, v]), MAPPING)
-    for arguments, word in (((3, GEMM), "KPUConfig"), ((CHIP, 3), "workload"), ((CHIP, GEMM, 3), "Mapping"), ((CHIP, GEMM, stacked), "1 rows")):
+    wrong = ((3, GEMM), "KPUConfig"), ((CHIP, 3), "workload"), ((CHIP, GEMM, 3), "Mapping"), ((CHIP, GEMM, stacked), "1 rows")
+    for arguments, word in wrong:
         with pytest.raises(kpu.KPUError, match=word):
             sensitivity(*arguments)
     with pytest.raises(kpu.KPUError, match="objective"):
