@@ -85,16 +85,16 @@ class Sheet:
     def text(self) -> str:
         """For a terminal."""
         parts = [self.title]
-        for heading, rows in self.tables.items():
-            parts += [f"\n{heading}"] if heading else []
+        for name, rows in self.tables.items():
+            parts += [f"\n{name}"] if name else []
             parts += [text_table(rows[:MOST_SHOWN]), *_further(rows)]
         return "\n".join([*parts, *self.notes])
 
     def html(self) -> str:
         """For a notebook."""
         parts = [f"<p><b>{escape(self.title)}</b></p>"]
-        for heading, rows in self.tables.items():
-            parts += [f"<p>{escape(heading)}</p>"] if heading else []
+        for name, rows in self.tables.items():
+            parts += [f"<p>{escape(name)}</p>"] if name else []
             parts += [html_table(rows[:MOST_SHOWN]), *(f"<p>{escape(line)}</p>" for line in _further(rows))]
         return "\n".join([*parts, *(f"<p>{escape(note)}</p>" for note in self.notes if note)])
 
