@@ -32,6 +32,7 @@ from kpu_jax.explore.space import Space, load_space
 from kpu_jax.explore.study import Study, load_study
 from kpu_jax.explore.sweep import sweep
 from kpu_jax.frontends import load_topology, trace
+from kpu_jax.graph import NetworkReport, plan_network
 from kpu_jax.hardware import KPUConfig, Technology, load_config, preset, presets, save_config, technology
 from kpu_jax.mapping import Mapping
 from kpu_jax.model.costs import area_mm2
@@ -71,6 +72,7 @@ __all__ = [
     "Mapping",
     "Measurements",
     "MemoryFullError",
+    "NetworkReport",
     "QuantisationError",
     "Report",
     "ShapeError",
@@ -108,6 +110,7 @@ __all__ = [
     "model",
     "network",
     "networks",
+    "plan_network",
     "preset",
     "presets",
     "program",
