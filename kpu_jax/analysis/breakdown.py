@@ -12,14 +12,16 @@ from kpu_jax.model.bound import ENGINES
 from kpu_jax.model.report import Report, check_report
 
 PEAK, UNUSED, WAITING = "multiply-adds at the chip's peak", "fabric held beyond them", "waiting"
+APART = "beyond the operations one by one"
 
 
 def time_terms(report: Report) -> dict[str, float]:
-    """The cycles of a report in terms of at least 0 that add up to them (of a network: row by row, added up).
+    """The cycles of a report in terms that add up to them (of a network: row by row, added up), all but the last at least 0.
 
     The time that the multiply-adds would take at the chip's peak; what the fabric is held beyond that (edges, idle rows,
     columns and compute tiles); what the class that is held longest is held beyond the fabric; and the waiting of that class
-    for latencies, data, room and others. Exact, given the report's `busy`.
+    for latencies, data, room and others. Last, where there is any, the time beyond that of the operations one after the
+    other (host work), or less than 0 where they overlap. Exact, given the report's `busy`.
     """
     rows = report if report.per_op is None else report.per_op
     cycles, peak = np.atleast_1d(rows.cycles), np.atleast_1d(rows.utilization * rows.cycles)
@@ -31,13 +33,16 @@ def time_terms(report: Report) -> dict[str, float]:
         if engine != "fabric":
             terms[f"{engine} held beyond the fabric"] = (most - fabric)[binding == engine].sum()
     terms[WAITING] = (cycles - most).sum()
+    apart = float(report.cycles) - cycles.sum()  # a network as a graph: transfers to the host, less what runs side by side
+    if abs(apart) > 1e-9 * float(report.cycles):
+        terms[APART] = apart
     return {name: float(value) for name, value in terms.items()}
 
 
 def time_table(report: Report) -> list[Row]:
     """`time_terms` with their shares, what is 0 left out."""
     total = float(report.cycles)
-    terms = {name: value for name, value in time_terms(report).items() if value > 1e-9 * total}
+    terms = {name: value for name, value in time_terms(report).items() if abs(value) > 1e-9 * total}
     return [{"term": name, "cycles": value, "share %": 100 * value / total} for name, value in terms.items()]
 
 
@@ -50,7 +55,7 @@ def compare_reports(a: Report, b: Report) -> Analysis:
     check_report("b", b)
     us = [1e6 * float(r.seconds) / float(r.cycles) for r in (a, b)]
     of_a, of_b = time_terms(a), time_terms(b)
-    time = [(name, of_a[name] * us[0], of_b[name] * us[1]) for name in of_a]
+    time = [(name, of_a.get(name, 0.0) * us[0], of_b.get(name, 0.0) * us[1]) for name in {**of_a, **of_b}]
     energy = [(name, a.energy[name] * 1e-6, b.energy[name] * 1e-6) for name in a.energy]
     moved = [(level, sum(a.traffic[level].values()), sum(b.traffic[level].values())) for level in a.traffic]
     tables = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import jax
@@ -58,6 +59,11 @@ def test_the_terms_of_time_add_up_for_networks_and_vector_work():
     found = analyze(report)
     assert sum(row["time %"] for row in found.tables["slowest operations"]) == pytest.approx(100)
     assert report.per_op.bound_by[2] == "vector"
+    for factor in (1.5, 0.75):  # with host work, or operations side by side
+        whole = dataclasses.replace(report, cycles=factor * report.cycles, seconds=factor * report.seconds)
+        assert sum(time_terms(whole).values()) == pytest.approx(float(whole.cycles))
+        rows = compare_reports(report, whole).tables["time [us]"]
+        assert sum(row["b - a"] for row in rows[:-1]) == pytest.approx(rows[-1]["b - a"])
 
 
 def test_a_comparison_adds_up(reports):

@@ -48,9 +48,9 @@ def test_does_it_exceed_the_peak(report):
 
 def test_the_vector_engine_is_named_where_it_binds():
     op = kpu.Gemm(m=512, n=512, k=4, activation="gelu", bias=True)
-    report = kpu.simulate(CHIP, op, kpu.Mapping(l3_tile=(128, 128, 4), l2_tile=(32, 32, 4)))
-    parts = kpu.critical_path(CHIP, op, kpu.Mapping(l3_tile=(128, 128, 4), l2_tile=(32, 32, 4)))
-    assert report.bound_by == max(parts, key=parts.get) == "vector"
+    mapping = kpu.Mapping(l3_tile=(128, 128, 4), l2_tile=(32, 32, 4))
+    critical = kpu.analysis.what_if(CHIP, op, mapping)[0]
+    assert kpu.simulate(CHIP, op, mapping).bound_by == critical["class"] == "vector"
     alone = kpu.VectorOp(65536, function="gelu")
     mapping = kpu.Mapping(l3_tile=(4096, 1, 1), l2_tile=(1024, 1, 1))
     both = kpu.Workload.from_ops([("product", op), ("gelu", alone), ("fabric", kpu.Gemm(64, 64, 512))])
