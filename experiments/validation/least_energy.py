@@ -21,7 +21,7 @@ from kpu_jax.mapping.proposals import STRATEGIES, propose
 from kpu_jax.mapping.rate import rate_of
 from kpu_jax.mapping.visits import lay_out
 from kpu_jax.model.traffic import LEVELS, OPERANDS, count_traffic
-from kpu_jax.workload.op import Op
+from kpu_jax.workload.op import CONV, Op
 
 BLOCK = 4096  # mappings evaluated at once
 
@@ -71,6 +71,21 @@ def _sizes(rng: np.random.Generator, most: int, count: int) -> np.ndarray:
     return np.clip(np.where(rng.random(count) < 0.5, parts, free), 1, most)
 
 
+def _legal(op: Op, leaves: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The same with L3 tiles within the operation, whole rows and windows for a convolution, and L2 tiles within them."""
+    for axis in "mnk":
+        leaves[f"l3_{axis}"] = np.minimum(leaves[f"l3_{axis}"], float(getattr(op, axis)))
+    if op.kind == CONV:
+        row, image, kernel = float(op.out_w), float(op.out_h * op.out_w), float(op.kernel_h * op.kernel_w)
+        unit = np.where(leaves["l3_m"] < image, row, image)
+        leaves["l3_m"] = np.ceil(leaves["l3_m"] / unit) * unit
+        leaves["l3_k"] = np.ceil(leaves["l3_k"] / kernel) * kernel
+    for axis in "mnk":
+        leaves[f"l2_{axis}"] = np.minimum(leaves[f"l2_{axis}"], leaves[f"l3_{axis}"])
+    leaves["dataflow"] = np.floor(leaves["pass_order"] / 2)
+    return leaves
+
+
 def _random(rng: np.random.Generator, op: Op, count: int) -> dict[str, np.ndarray]:
     leaves: dict[str, np.ndarray] = {}
     for axis in "mnk":
@@ -78,10 +93,9 @@ def _random(rng: np.random.Generator, op: Op, count: int) -> dict[str, np.ndarra
         outer = leaves[f"l3_{axis}"]
         leaves[f"l2_{axis}"] = np.ceil(outer / np.floor(np.exp(rng.uniform(0, np.log(outer + 1)))))
     leaves["pass_order"] = rng.integers(0, 6, count).astype(float)
-    leaves["dataflow"] = np.floor(leaves["pass_order"] / 2)
     for level in ("l3", "l2"):
         leaves[f"{level}_order"] = rng.integers(0, 6, count).astype(float)
-    return leaves
+    return _legal(op, leaves)
 
 
 def _mutated(rng: np.random.Generator, op: Op, best: dict[str, np.ndarray], count: int) -> dict[str, np.ndarray]:
@@ -94,11 +108,7 @@ def _mutated(rng: np.random.Generator, op: Op, best: dict[str, np.ndarray], coun
             near = np.maximum(np.round(old * np.exp(rng.normal(0, 0.15, count))), 1)
             new[name] = np.where(rng.random(count) < 0.5, near, new[name])
         leaves[name] = np.where(rng.random(count) < 0.2, new[name], old)
-    leaves["dataflow"] = np.floor(leaves["pass_order"] / 2)
-    for axis in "mnk":
-        leaves[f"l3_{axis}"] = np.minimum(leaves[f"l3_{axis}"], float(getattr(op, axis)))
-        leaves[f"l2_{axis}"] = np.minimum(leaves[f"l2_{axis}"], leaves[f"l3_{axis}"])
-    return leaves
+    return _legal(op, leaves)
 
 
 def _mapping(leaves: dict[str, np.ndarray]) -> kpu.Mapping:
