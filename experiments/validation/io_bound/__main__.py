@@ -51,7 +51,7 @@ def ratios(m: int, n: int, k: int, words: int) -> tuple[float, float, float]:
 def check_table(file: str, gemm: str | None, most: int) -> int:
     """Compare the rows of a table that are asked for."""
     mismatches, compared = [], 0
-    print(f"{'':<34}{'S [Ki]':>8}{"bound":>16}{"best":>16}{'/ bound':>9}{'two-level':>11}{'stated set':>12}")
+    print(f"{'':<34}{'S [Ki]':>8}{'bound':>16}{'best':>16}{'/ bound':>9}{'two-level':>11}{'stated set':>12}")
     for line, cells in tables.read_table(file, COLUMNS):
         m, n, k, words, two_level = (tables.integer(file, line, name, cells[name], 1) for name in COLUMNS[1:])
         if words > most or gemm not in (None, cells["gemm"]):

@@ -71,7 +71,10 @@ def check_table(file: str) -> int:
         found = simulate(cfg, APPS[app])
         largest = max(found.parts, key=lambda engine: found.parts[engine])
         parts = ", ".join(f"{engine} {share:.0%}" for engine, share in found.parts.items() if share >= 0.005)
-        print(f"{app:<8}{measured:>10.1f}{found.tops:>11.2f}{found.tops / measured:>7.2f}{found.cold:>7.2f}   {parts}; {stall:g} %, {active:g} %")
+        print(
+            f"{app:<8}{measured:>10.1f}{found.tops:>11.2f}{found.tops / measured:>7.2f}{found.cold:>7.2f}"
+            f"   {parts}; {stall:g} %, {active:g} %"
+        )
         if not measured <= found.tops <= ABOVE * measured:
             mismatches.append(f"{app}: {found.tops:.2f} TOPS, not within {measured:g} to {ABOVE * measured:.2f}")
         if (largest == "dma") != (stall > active):
