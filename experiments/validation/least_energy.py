@@ -105,9 +105,12 @@ def _mutated(rng: np.random.Generator, op: Op, best: dict[str, np.ndarray], coun
     for name, values in best.items():
         old = values[parent]
         if name[:3] in ("l3_", "l2_") and name[-1] in "mnk":
-            near = np.maximum(np.round(old * np.exp(rng.normal(0, 0.15, count))), 1)
-            new[name] = np.where(rng.random(count) < 0.5, near, new[name])
-        leaves[name] = np.where(rng.random(count) < 0.2, new[name], old)
+            most = leaves[f"l3_{name[-1]}"] if name[:3] == "l2_" else float(getattr(op, name[-1]))
+            parts = np.maximum(np.ceil(most / old) + rng.integers(-1, 2, count), 1)
+            scaled = np.maximum(np.round(old * np.exp(rng.normal(0, 0.3, count))), 1)
+            kind = rng.random(count)
+            new[name] = np.where(kind < 0.4, np.ceil(most / parts), np.where(kind < 0.7, scaled, new[name]))
+        leaves[name] = np.where(rng.random(count) < 0.3, new[name], old)
     return _legal(op, leaves)
 
 

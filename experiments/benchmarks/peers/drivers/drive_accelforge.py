@@ -99,13 +99,17 @@ def prepare() -> dict:
                 traffic[component][tensor] += float(count)
         return traffic
 
+    def nest(found: object) -> str:
+        """The loops and storage of a mapping, outermost first."""
+        return " | ".join(node.compact_str() for node in found.mapping().nodes)  # type: ignore[attr-defined]
+
     def evaluate(job: Answer) -> Answer:
         found, spent = timed(lambda: run(job["chip"], job["gemm"]))
         return {"seconds": spent, "pj": float(found.energy())}
 
     def search(job: Answer) -> Answer:
         found, spent = timed(lambda: best(job["chip"], job["gemm"]))
-        return {"seconds": spent, "pj": float(found.energy()), "traffic": moved(found), "mapping": str(found.mapping())}
+        return {"seconds": spent, "pj": float(found.energy()), "traffic": moved(found), "mapping": nest(found)}
 
     def sweep(job: Answer) -> Answer:
         _, spent = timed(lambda: [run(chip, job["gemm"]) for chip in job["chips"]])

@@ -26,7 +26,7 @@ def prepare() -> dict:
 
     def fixed(chip: Answer, gemm: list) -> kpu.Mapping:
         """The product whole in L3, blocks of one pass with all of K in L2."""
-        return kpu.Mapping(l3_tile=tuple(gemm), l2_tile=(chip["rows"], chip["cols"], gemm[2]), buffering=("single", "double", "double"))
+        return kpu.Mapping(l3_tile=tuple(gemm), l2_tile=(chip["rows"], chip["cols"], gemm[2]), buffering=("single", "single", "double"))
 
     def evaluate(job: Answer) -> Answer:
         cfg, op, mapping = chip_of(job["chip"]), gemm_of(job["gemm"]), fixed(job["chip"], job["gemm"])

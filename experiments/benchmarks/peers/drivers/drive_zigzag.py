@@ -107,8 +107,7 @@ def prepare() -> dict:
         traffic: dict = {"l3": {}, "dram": {}}
         for operand, levels in evaluation.memory_word_access.items():  # type: ignore[attr-defined]
             for level, access in zip(("l3", "dram"), levels[-2:], strict=True):
-                counts = (access.rd_out_to_low, access.wr_in_by_low, access.rd_out_to_high, access.wr_in_by_high)
-                traffic[level][names[str(operand)]] = float(sum(counts))
+                traffic[level][names[str(operand)]] = float(sum(access.data.values()))
         return traffic
 
     def evaluate(job: Answer) -> Answer:
