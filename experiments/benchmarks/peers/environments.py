@@ -87,7 +87,13 @@ class Driver:
         self._log = (FOLDER / f"{peer.name}.log").open("w")
         environment = {"PATH": f"{Path(python).parent}:/usr/bin:/bin:/usr/local/bin", "HOME": str(FOLDER), "PYTHONPATH": str(ROOT)}
         self._process = subprocess.Popen(
-            [python, str(peer.driver)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True, env=environment
+            [python, str(peer.driver)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            env=environment,
+            cwd=FOLDER,  # peers leave files behind
         )
         self.imported = self._answer()["seconds"]
 
