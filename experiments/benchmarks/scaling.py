@@ -95,7 +95,8 @@ def main() -> None:
     print("devices: 12,288 chips swept")
     for devices in (1, 2):
         flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
-        done = subprocess.run([sys.executable, "-c", SWEEP], capture_output=True, text=True, check=True, env={**os.environ, "XLA_FLAGS": flags})
+        environment = {**os.environ, "XLA_FLAGS": flags}
+        done = subprocess.run([sys.executable, "-c", SWEEP], capture_output=True, text=True, check=True, env=environment)
         wall, cpu = (float(word) for word in done.stdout.split())
         print(f"  {devices:>9} devices {wall:>9.2f} s wall, {cpu:.2f} s CPU", flush=True)
 

@@ -29,7 +29,7 @@ from kpu_jax.explore.kernel import evaluate_block, lay_block, reduce_block, time
 from kpu_jax.mapping.proposals import SWEEP_STRATEGIES
 
 SPACE = Path(__file__).parents[1] / "which_kpu" / "space.toml"
-SAME = {"sub": "add", "neg": "add", "min": "max", "gt": "lt", "le": "lt", "ge": "lt", "eq": "lt", "ne": "lt", "floor": "round", "ceil": "round"}
+SAME = {"sub": "add", "neg": "add", "min": "max", "floor": "round", "ceil": "round"} | dict.fromkeys(("gt", "le", "ge", "eq", "ne"), "lt")
 COUNTED = ("add", "mul", "div", "max", "round", "lt", "select_n")
 GEOMETRIES = 4
 SIZES = tuple(2**i for i in range(13, 21))

@@ -134,7 +134,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         for name, spent in found.items():
             timed = f", {task.of} x {POINTS // task.of} points" if task.of > 1 else ""
             low, high = spent.least / mine.most, spent.most / mine.least
-            print(f"  {name:<12}{str(spent):<40}{spent.median / mine.median:,.0f} times ours ({low:,.0f} to {high:,.0f}){timed}", flush=True)
+            ratio = f"{spent.median / mine.median:,.0f} times ours ({low:,.0f} to {high:,.0f})"
+            print(f"  {name:<12}{str(spent):<40}{ratio}{timed}", flush=True)
     for driver in (ours, *peers):
         driver.close()
 

@@ -9,7 +9,8 @@ ZigZag over the orders of `--effort` prime factors of the loops (LOMA), AccelFor
 L3 per operand, and the energy. What explains the differences is in the README.
 
 Checked: we move no fewer external bytes than the operands once, and our least energy is at most 1.02 times that of the
-best peer (of those that compute the whole product). Prints `rows N mismatches X`, exits with 1 if there are any. Peers get environments of their own (build/peers).
+best peer (of those that compute the whole product). Prints `rows N mismatches X`, exits with 1 if there are any. Peers get
+environments of their own (build/peers).
 """
 
 from __future__ import annotations
