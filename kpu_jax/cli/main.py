@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 
@@ -24,11 +25,14 @@ kpu-jax COMMAND --help explains each."""
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status: 0, or 2 for wrong input."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a file's name may hold what the terminal's encoding lacks
+            stream.reconfigure(errors="backslashreplace")
     args = parser().parse_args(arguments)
     try:
         args.command(args)
     except KPUError as error:
-        print(f"kpu-jax: error: {error}", file=sys.stderr)
+        print("kpu-jax: error:", " ".join(str(error).splitlines()), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("kpu-jax: interrupted", file=sys.stderr)

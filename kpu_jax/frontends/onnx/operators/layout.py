@@ -13,12 +13,29 @@ from kpu_jax.frontends.onnx.model import Node
 from kpu_jax.frontends.onnx.operators.elementwise import library
 from kpu_jax.frontends.onnx.run import Run, known, operator
 
+MOST_ELEMENTS = 2**28  # of an array that is computed while the file is read: no weight and no shape has more
+
 
 def whole(run: Run, node: Node, value: Any, what: str) -> list[int]:
     """A known array as a list of integers; else the error that the shape is data."""
     if not known(value):
         raise run.data(node, what, value)
     return [int(v) for v in np.ravel(value)]
+
+
+def _made(*shape: int) -> tuple[int, ...]:
+    """The shape of an array that is to be made while the file is read; a few bytes of a file must not fill the memory."""
+    if math.prod(shape) > MOST_ELEMENTS:
+        raise ValueError(f"an array of shape {shape} has more than {MOST_ELEMENTS} elements")
+    return shape
+
+
+def _counted(start: Any, limit: Any, delta: Any) -> tuple[Any, Any, Any]:
+    """The arguments of `np.arange`, if it makes an array of a size that can be."""
+    if not delta:
+        raise ValueError("a step of 0")
+    _made(max(0, math.ceil((float(limit) - float(start)) / float(delta))))
+    return start, limit, delta
 
 
 @operator("Constant")
@@ -161,7 +178,9 @@ def _expand(run: Run, node: Node, x: Any, shape: Any) -> Any:
 
 @operator("Tile")
 def _tile(run: Run, node: Node, x: Any, repeats: Any) -> Any:
-    return library(x).tile(x, whole(run, node, repeats, "the number of repeats"))
+    counts = whole(run, node, repeats, "the number of repeats")
+    _made(*np.shape(x), *counts)
+    return library(x).tile(x, counts)
 
 
 @operator("Pad", "com.microsoft::Pad")
@@ -178,6 +197,7 @@ def _pad(run: Run, node: Node, x: Any, pads: Any = None, value: Any = None, axes
         return library(x).pad(x[cut], sides, mode={"edge": "edge", "reflect": "reflect", "wrap": "wrap"}[mode])
     fill = node.get("value", 0.0) if value is None else value
     if known(x, fill):
+        _made(*(n + a + b for n, (a, b) in zip(np.shape(x[cut]), sides, strict=True)))
         return np.pad(x[cut], sides, constant_values=np.asarray(fill, x.dtype))
     return jax.lax.pad(jnp.asarray(x)[cut], jnp.asarray(fill, x.dtype).reshape(()), [(a, b, 0) for a, b in sides])
 
@@ -185,7 +205,7 @@ def _pad(run: Run, node: Node, x: Any, pads: Any = None, value: Any = None, axes
 @operator("ConstantOfShape")
 def _constant_of_shape(run: Run, node: Node, shape: Any) -> Any:
     value = node.get("value", np.zeros(1, np.float32))
-    return np.full(whole(run, node, shape, "the shape"), value.reshape(-1)[0], value.dtype)
+    return np.full(_made(*whole(run, node, shape, "the shape")), value.reshape(-1)[0], value.dtype)
 
 
 @operator("Range", "com.microsoft::Range")
@@ -195,7 +215,7 @@ def _range(run: Run, node: Node, start: Any, limit: Any, delta: Any = None) -> A
         if not known(end):
             raise run.data(node, "an end", end)
     ends = (np.ravel(v)[0] for v in (start, limit, delta))
-    return np.arange(*ends, dtype=np.asarray(start).dtype)
+    return np.arange(*_counted(*ends), dtype=np.asarray(start).dtype)
 
 
 @operator("OneHot")
