@@ -105,7 +105,7 @@ def run(
         output = Output(fc, "none", None, c_scale)
         engines = {**_ENGINES, Opcode.FABRIC_PASS: work.compute}
     else:
-        for name, value in (("function", function), ("positions", positions)):
+        for name, value in {"function": function, "positions": positions}.items():
             if value is not None:
                 raise KPUError(f"{name} = {shown(value)} belongs to a vector operation; this program is of a matrix product")
         a, b, bias, how, fc = _matrices(op, given, converted, c_dtype, acc_dtype)
