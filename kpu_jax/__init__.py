@@ -47,13 +47,13 @@ def __getattr__(name: str) -> object:
 
     if name == "visualization":  # imports matplotlib
         return importlib.import_module("kpu_jax.visualization")
-    if name == "load_onnx":  # a hundred operators that most programs never need
-        return importlib.import_module("kpu_jax.frontends.onnx.load").load_onnx
+    if name in ("load_onnx", "onnx_function"):  # two hundred operators that most programs never need
+        return getattr(importlib.import_module("kpu_jax.frontends.onnx.load"), name)
     raise AttributeError(f"module 'kpu_jax' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), "load_onnx", "visualization"})
+    return sorted({*globals(), "load_onnx", "onnx_function", "visualization"})
 
 
 __all__ = [
@@ -110,6 +110,7 @@ __all__ = [
     "model",
     "network",
     "networks",
+    "onnx_function",
     "plan_network",
     "preset",
     "presets",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -294,16 +295,19 @@ class Simulator:
 
         The report is that of `kpu.trace(fn, dtype=dtype, **reading)(*args)` on this chip under the best mappings. Differentiable,
         and goes under jit and vmap (`machine.matmul`); derivatives of quantised products are straight-through.
+        An ONNX model too: `sim.execute(kpu.onnx_function(path))({"x": array})`.
         Raises `DtypeError` for unknown formats, `KPUError` for what cannot be traced, `ClosedError`.
         """
         self._check_open()
-        product, traced = machine_product(dtype, acc_dtype), trace(fn, dtype=dtype, **reading)
+        compiled, traced = jax.jit(on_machine(fn, machine_product(dtype, acc_dtype))), trace(fn, dtype=dtype, **reading)
+        x64 = getattr(fn, "needs_x64", False)
 
         def run(*args: Any, **kwargs: Any) -> tuple[Any, Report]:
             self._check_open()
-            with jax.ensure_compile_time_eval():
-                report = simulate(self.config, traced(*args, **kwargs))
-            value = on_machine(fn, product)(*args, **kwargs)
+            with jax.enable_x64(True) if x64 else contextlib.nullcontext():
+                with jax.ensure_compile_time_eval():
+                    report = simulate(self.config, traced(*args, **kwargs))
+                value = compiled(*args, **kwargs)
             self._report, self._ran = report, None
             return value, report
 

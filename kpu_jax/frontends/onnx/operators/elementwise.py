@@ -164,3 +164,13 @@ def _cast(run: Run, node: Node, x: Any) -> Any:
 @operator("CastLike")
 def _cast_like(run: Run, node: Node, x: Any, like: Any) -> Any:
     return x if x.dtype == like.dtype else (np if known(x) else jnp).asarray(x).astype(like.dtype)
+
+
+@operator("BitCast")
+def _bit_cast(run: Run, node: Node, x: Any) -> Any:
+    import onnx
+
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(node.get("to"))
+    if known(x):
+        return np.ascontiguousarray(x).view(dtype).reshape(np.shape(x))
+    return jax.lax.bitcast_convert_type(x.astype(np.uint8) if x.dtype == bool else x, dtype)

@@ -17,7 +17,7 @@ from kpu_jax.frontends.onnx.run import Run, known, operator
 def whole(run: Run, node: Node, value: Any, what: str) -> list[int]:
     """A known array as a list of integers; else the error that the shape is data."""
     if not known(value):
-        raise run.fail(node, f"{what} is computed from the model's inputs: its shapes are unknown; give that input's value with inputs=")
+        raise run.data(node, what, value)
     return [int(v) for v in np.ravel(value)]
 
 
@@ -67,7 +67,7 @@ def _squeeze(run: Run, node: Node, x: Any, axes: Any = None) -> Any:
     return library(x).squeeze(x, None if given is None else tuple(given))
 
 
-@operator("Unsqueeze")
+@operator("Unsqueeze", "com.microsoft::ExpandDims")
 def _unsqueeze(run: Run, node: Node, x: Any, axes: Any = None) -> Any:
     given = node.get("axes") if axes is None else whole(run, node, axes, "the axes")
     return library(x).expand_dims(x, tuple(given))
@@ -126,7 +126,7 @@ def _gather_elements(run: Run, node: Node, x: Any, at: Any) -> Any:
     return library(x, at).take_along_axis(x, at, node.get("axis", 0))
 
 
-@operator("GatherND")
+@operator("GatherND", "com.microsoft::GatherND")
 def _gather_nd(run: Run, node: Node, x: Any, at: Any) -> Any:
     def pick(x: Any, at: Any) -> Any:
         return x[tuple(at[..., i] for i in range(at.shape[-1]))]
@@ -164,7 +164,7 @@ def _tile(run: Run, node: Node, x: Any, repeats: Any) -> Any:
     return library(x).tile(x, whole(run, node, repeats, "the number of repeats"))
 
 
-@operator("Pad")
+@operator("Pad", "com.microsoft::Pad")
 def _pad(run: Run, node: Node, x: Any, pads: Any = None, value: Any = None, axes: Any = None) -> Any:
     sizes = node.get("pads", node.get("paddings")) if pads is None else whole(run, node, pads, "the padding")
     at = range(np.ndim(x)) if axes is None else [a % np.ndim(x) for a in whole(run, node, axes, "the axes")]
@@ -188,10 +188,12 @@ def _constant_of_shape(run: Run, node: Node, shape: Any) -> Any:
     return np.full(whole(run, node, shape, "the shape"), value.reshape(-1)[0], value.dtype)
 
 
-@operator("Range")
-def _range(run: Run, node: Node, start: Any, limit: Any, delta: Any) -> Any:
-    if not known(start, limit, delta):
-        raise run.fail(node, "its ends are computed from the model's inputs: its shapes are unknown; give them with inputs=")
+@operator("Range", "com.microsoft::Range")
+def _range(run: Run, node: Node, start: Any, limit: Any, delta: Any = None) -> Any:
+    delta = np.ones((), np.asarray(start).dtype) if delta is None and known(start) else delta
+    for end in (start, limit, delta):
+        if not known(end):
+            raise run.data(node, "an end", end)
     ends = (np.ravel(v)[0] for v in (start, limit, delta))
     return np.arange(*ends, dtype=np.asarray(start).dtype)
 
@@ -210,7 +212,7 @@ def _eye(run: Run, node: Node, x: Any) -> Any:
     return np.eye(rows, cols, k=node.get("k", 0), dtype=x.dtype)
 
 
-@operator("Trilu")
+@operator("Trilu", "com.microsoft::Trilu")
 def _trilu(run: Run, node: Node, x: Any, k: Any = None) -> Any:
     shift = 0 if k is None else whole(run, node, k, "the diagonal")[0]
     return (library(x).triu if node.get("upper", 1) else library(x).tril)(x, shift)
@@ -229,3 +231,17 @@ def _space_to_depth(run: Run, node: Node, x: Any) -> Any:
     b, (n, c, h, w) = node.get("blocksize"), x.shape
     order = (0, 3, 5, 1, 2, 4) if node.get("mode", "DCR") == "DCR" else (0, 1, 3, 5, 2, 4)
     return x.reshape(n, c, h // b, b, w // b, b).transpose(order).reshape(n, c * b * b, h // b, w // b)
+
+
+@operator("TensorScatter")
+def _tensor_scatter(run: Run, node: Node, cache: Any, update: Any, at: Any = None) -> Any:
+    """`update` written into `cache` along an axis from a place of each batch entry on."""
+    axis, time = node.get("axis", -2) % np.ndim(cache), np.arange(update.shape[node.get("axis", -2)])
+    first = jnp.zeros(cache.shape[0], np.int64) if at is None else jnp.asarray(at)
+    places = first[:, None] + time
+    places = places % cache.shape[axis] if node.get("mode", "linear") == "circular" else places
+
+    def write(one: Any, new: Any, where: Any) -> Any:
+        return jnp.moveaxis(jnp.moveaxis(one, axis - 1, 0).at[where].set(jnp.moveaxis(new, axis - 1, 0)), 0, axis - 1)
+
+    return jax.vmap(write)(jnp.asarray(cache), jnp.asarray(update), places)
