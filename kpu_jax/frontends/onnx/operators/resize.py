@@ -57,7 +57,7 @@ def _places(way: str, n: int, old: int, factor: float, region: tuple[float, floa
     return {
         "half_pixel": (place + 0.5) / factor - 0.5,
         "pytorch_half_pixel": (place + 0.5) / factor - 0.5 if n > 1 else np.zeros(n),
-        "align_corners": place * (old - 1) / max(n - 1, 1),
+        "align_corners": place * (old - 1) / max(factor * old - 1, 1e-9),
         "asymmetric": place / factor,
         "half_pixel_symmetric": old / 2 * (1 - n / (factor * old)) + (place + 0.5) / factor - 0.5,
     }[way]
