@@ -70,7 +70,7 @@ def run(
     rounded to C. `fabric`: "stepped" steps every PE every cycle, "tiles" gives the same numbers without activity.
     `conversions`: a mover quantises or dequantises "A" or "B" from the array's format to `dtype`, the program's, or "C"
     from the program's to `dtype`; bytes are those of the format that each memory holds (the program counts its own, and
-    legality knows only those).
+    legality knows only those: `program.converted` counts, times and fits it at these widths).
 
     A vector operation's program takes "A" of as many elements, its last axis a row, and "B" for functions of two, which
     broadcasts. `function` is one of `vector_work.FUNCTIONS` or several in order, None the operation's activation; `scale`
@@ -105,9 +105,9 @@ def run(
         output = Output(fc, "none", None, c_scale)
         engines = {**_ENGINES, Opcode.FABRIC_PASS: work.compute}
     else:
-        for name, value in {"function": function, "positions": positions}.items():
-            if value is not None:
-                raise KPUError(f"{name} = {shown(value)} belongs to a vector operation; this program is of a matrix product")
+        for name, given_for in (("function", function), ("positions", positions)):
+            if given_for is not None:
+                raise KPUError(f"{name} = {shown(given_for)} belongs to a vector operation; this program is of a matrix product")
         a, b, bias, how, fc = _matrices(op, given, converted, c_dtype, acc_dtype)
         output = Output(fc, ACTIVATIONS[int(op.activation)], scale, c_scale)
     array = Fabric(how, blocks.dataflow, blocks.rows, blocks.cols, blocks.rate, fabric == "stepped")
