@@ -12,11 +12,10 @@ import jax
 import numpy as np
 
 from kpu_jax.base.errors import KPUError
+from kpu_jax.base.tables import Row
 from kpu_jax.mapping import Mapping
 from kpu_jax.model.report import Report
 from kpu_jax.workload import MAC_FORMATS, Workload, im2col_bytes, unique_input_bytes
-
-Row = dict[str, Any]
 
 
 def layer_table(workload: Workload, report: Report, mappings: Mapping | None = None) -> list[Row]:

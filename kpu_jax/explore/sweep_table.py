@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kpu_jax.base.tables import Sheet
+from kpu_jax.base.tables import Row, Sheet
 from kpu_jax.base.units import quantity
 from kpu_jax.explore.limits import CONSTRAINTS, OBJECTIVES
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 SHOWN = 12  # chips of the Pareto set that print
 UNITS = {"latency": ("s", 1.0), "energy": ("J", 1e-12), "edp": ("J s", 1.0)}  # objective -> its SI unit, and one of ours in it
-Row = dict[str, Any]
 
 
 def sweep_table(result: SweepResult) -> list[Row]:

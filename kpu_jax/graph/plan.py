@@ -12,6 +12,7 @@ import numpy as np
 from kpu_jax.base.errors import KPUError, check_choice
 from kpu_jax.base.pytree import build, is_traced
 from kpu_jax.explore.limits import OBJECTIVES
+from kpu_jax.explore.mix import value_of
 from kpu_jax.graph.attention import Block, Site, blocks_of, find_sites
 from kpu_jax.graph.epilogue import Fused, fuse_epilogues
 from kpu_jax.graph.host import transfer_of, with_transfers
@@ -24,7 +25,7 @@ from kpu_jax.mapping import Mapping
 from kpu_jax.model.concrete import report_of
 from kpu_jax.model.report import Report
 from kpu_jax.workload import Node, Origin, Workload, check_workload
-from kpu_jax.workload.padding import pad_rows, padded_length
+from kpu_jax.workload.padding import pad_rows, padded_length, repeat_last
 
 POLICIES: dict[str, tuple[str, ...]] = {
     "objective": OBJECTIVES,
@@ -145,7 +146,7 @@ class _Planner:
         for _ in range(ROUNDS if self._objective == "edp" else 1):
             placed = keep_results(self.pieces, self._costs(self.pieces, weights), self._prices.rounded)
             stage = self._stage(self.pieces, placed.places)
-            value = self._value(stage.totals)
+            value = value_of(self._objective, stage.totals.seconds, stage.totals.energy_pj)
             if best is not None and value >= best[0]:
                 break
             best = value, stage, placed
@@ -154,10 +155,6 @@ class _Planner:
         _, self._stages["residency"], self._placed = best
 
     # -- prices
-
-    def _value(self, totals: Totals) -> float:
-        product = totals.seconds * totals.energy_pj
-        return {"latency": totals.seconds, "energy": totals.energy_pj, "edp": product}[self._objective]
 
     def _learn(self, asked: Sequence[tuple[Piece, Places]]) -> None:
         self._prices.learn(step.op for piece, places in asked for step in piece.work.steps(piece.name, places))
@@ -253,8 +250,7 @@ class _Planner:
     def _evaluated(self, placed: Workload, mappings: Mapping, exact: bool) -> Report:
         """The report of the operations as they run. Small networks are padded alike, so that few kernels compile."""
         length = padded_length(max(placed.rows, FEWEST_ROWS))
-        mappings = jax.tree.map(lambda v: np.pad(v, (0, length - placed.rows), mode="edge"), mappings)
-        return report_of(self._cfg, pad_rows(placed.ops, length), mappings, exact).first_rows(placed.rows)
+        return report_of(self._cfg, pad_rows(placed.ops, length), repeat_last(mappings, length), exact).first_rows(placed.rows)
 
     def _nodes(self, stage: _Stage) -> tuple[list[Node], list[tuple[int, int]]]:
         """The operations as they run, in order, and the range of every piece's."""

@@ -12,7 +12,7 @@ import numpy as np
 from kpu_jax.base.compilation import ONCE, jit_for
 from kpu_jax.base.errors import InfeasibleError
 from kpu_jax.explore.mapping_search import Found, search
-from kpu_jax.explore.mix import choose
+from kpu_jax.explore.mix import choose, value_of
 from kpu_jax.graph.pieces import Piece, Places, Step
 from kpu_jax.hardware import KPUConfig
 from kpu_jax.hardware.derived import l3_capacity_bytes
@@ -24,7 +24,7 @@ from kpu_jax.mapping.visits import lay_out
 from kpu_jax.model.traffic import OPERANDS, count_traffic
 from kpu_jax.workload import Op
 from kpu_jax.workload.op import FIELDS, leaves
-from kpu_jax.workload.padding import pad_rows
+from kpu_jax.workload.padding import pad_rows, repeat_last
 
 LEVELS = 16  # parts of L3: what other results occupy is rounded up to whole ones, so that prices are shared
 TIE = 1e-9  # of the objective: the other of energy and time decides between equals
@@ -109,7 +109,7 @@ class Prices:
 
         def value(choice: np.ndarray) -> float:
             d, e = (float(np.sum(v[rows, choice] * times)) for v in (seconds, energy))
-            return {"latency": d, "energy": e, "edp": d * e}[self.objective]
+            return value_of(self.objective, d, e)
 
         return [int(c) for c in min(mixed, weighed, key=value)]
 
@@ -124,7 +124,7 @@ class Prices:
         mappings = stack([jax.tree.map(lambda v, c=c: v[c], self.of(s.op).mappings) for s, c in zip(steps, chosen, strict=True)])
         rows = len(steps)
         ops = pad_rows(ops, max(64, -(-rows // 64) * 64))
-        mappings = jax.tree.map(lambda v: np.concatenate([v, np.repeat(v[-1:], len(ops.m) - rows)]), mappings)
+        mappings = repeat_last(mappings, len(ops.m))
         with jax.enable_x64(True):
             each = np.asarray(_external(self.cfg, ops, mappings))[:rows]
         return [float(size * step.times) for size, step in zip(each, steps, strict=True)]

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from kpu_jax.base.pytree import record
+from kpu_jax.base.tables import Sheet
 from kpu_jax.graph.attention import Block
 from kpu_jax.graph.epilogue import Fused
 from kpu_jax.graph.host import HostTransfer
@@ -155,11 +156,13 @@ class NetworkReport(Report):
             )  # fmt: skip
         return rows
 
-    def __repr__(self) -> str:
-        lines = [Report.__repr__(self)]
+    def sheet(self) -> Sheet:
+        """What prints: that of a `Report`, then totals after each policy, what was done, and the host's work."""
+        sheet = Report.sheet(self)
         if self.plan is None:
-            return lines[0]
+            return sheet
         plan: Plan = self.plan
+        lines = []
         for name, totals in plan.stages.items():
             external, ms, mj = totals.external_bytes, totals.seconds * 1e3, totals.energy_pj * 1e-9
             lines.append(f"{name:<10}{external:>18,.0f} B external {ms:>14,.4g} ms {mj:>12,.4g} mJ")
@@ -168,7 +171,7 @@ class NetworkReport(Report):
         lines.append(", ".join(done) + ("" if plan.optimal else " (heuristic: sets of results were dropped)"))
         for t in plan.transfers:
             lines.append(f"on the host: {t.name} ({t.reason}), {t.bytes_to_host:,.0f} B there, {t.bytes_from_host:,.0f} B back")
-        return "\n".join(lines)
+        return dataclasses.replace(sheet, notes=[*sheet.notes, *lines])
 
 
 def _dependences(plan: Plan) -> dict[int, list[int]]:

@@ -11,7 +11,7 @@ from kpu_jax.base.compilation import ONCE, jit_for, plain_promotion
 from kpu_jax.model.batch import exact_cycles_of
 from kpu_jax.model.evaluate import evaluate, evaluate_table
 from kpu_jax.model.report import Report, to_host
-from kpu_jax.workload.padding import pad_rows
+from kpu_jax.workload.padding import pad_rows, repeat_last
 
 
 @jit_for(ONCE)
@@ -34,7 +34,7 @@ def report_of(cfg: Any, ops: Any, mappings: Any, exact: bool) -> Report:
     run = _one if single else _many
     if not single:
         ops = pad_rows(ops)
-        mappings = jax.tree.map(lambda v: np.concatenate([v, np.repeat(v[-1:], len(ops.m) - rows)]), mappings)
+        mappings = repeat_last(mappings, len(ops.m))
     times = np.full(np.shape(ops.m), np.nan)
     with jax.enable_x64(True), plain_promotion():
         report = run(cfg, ops, mappings, times)

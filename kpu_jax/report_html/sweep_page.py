@@ -9,13 +9,13 @@ from typing import Any
 
 from kpu_jax.analysis.sweep_analysis import OF_OBJECTIVE, field_advice, field_table
 from kpu_jax.base.errors import KPUError, shown
+from kpu_jax.base.tables import Row
 from kpu_jax.base.text import number_or_text
 from kpu_jax.hardware import load_config
 from kpu_jax.report_html.page import Page
 
 MOST_BYTES = 64 * 2**20
 MOST_ROWS = 500  # of a table in the page: more would not be read
-Row = dict[str, Any]
 
 
 def sweep_page(folder: Path, command: str = "") -> Page:

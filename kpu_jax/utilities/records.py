@@ -12,6 +12,7 @@ import numpy as np
 
 from kpu_jax.base.errors import KPUError, nearest, shown
 from kpu_jax.base.pytree import build, is_traced
+from kpu_jax.base.tables import Row
 from kpu_jax.explore.sweep import SweepResult
 from kpu_jax.explore.sweep_table import sweep_table
 from kpu_jax.hardware import KPUConfig
@@ -22,7 +23,6 @@ from kpu_jax.model.report import Report
 from kpu_jax.model.traffic import LEVELS, OPERANDS
 from kpu_jax.workload import FIELDS, HostWork, Node, Op, Origin, Tensor, Workload, check_op
 
-Row = dict[str, Any]
 KINDS = ("workload", "config", "mapping", "report", "table")
 
 

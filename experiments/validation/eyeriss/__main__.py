@@ -73,8 +73,7 @@ def check_network(name: str, file: str) -> tuple[int, list[str]]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m experiments.validation.eyeriss", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = tables.parser("eyeriss", __doc__)
     for name in NETWORKS:
         parser.add_argument(f"--{name}", metavar="FILE", default=str(tables.DATA / f"eyeriss_{name}.csv"))
 

@@ -11,7 +11,6 @@ is at most 1.05 times the table's two-level schedule, which has all S words in o
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 
@@ -72,8 +71,7 @@ def check_table(file: str, gemm: str | None, most: int) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m experiments.validation.io_bound", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = tables.parser("io_bound", __doc__)
     parser.add_argument("--csv", metavar="FILE", default=str(tables.DATA / "io_lower_bounds.csv"))
     parser.add_argument("--gemm", metavar="NAME", help="only the rows of this GEMM")
     parser.add_argument("--words", metavar="MOST", type=int, default=MOST, help="only rows with S up to this [words]")

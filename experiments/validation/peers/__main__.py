@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import kpu_jax as kpu
+from experiments.benchmarks.peers.chip import chip_of
 from experiments.benchmarks.peers.environments import PEERS, Driver, Missing
 from experiments.validation import tables
 from experiments.validation.least_energy import least_energy
@@ -38,21 +39,10 @@ OVER = 1.02
 MAPPERS = ("zigzag", "accelforge")
 
 
-def chip() -> kpu.KPUConfig:
-    """The same memories as the peers'; L1 holds any stream."""
-    memories = {
-        "l3": {"tile_count": 1, "tile_capacity_kb": CHIP["l3_bytes"] / 1024},
-        "l2": {"bank_count": 1, "bank_capacity_kb": CHIP["l2_bytes"] / 1024},
-        "l1": {"buffer_capacity_kb": 64},
-    }
-    array = {"rows": CHIP["rows"], "cols": CHIP["cols"]}
-    return kpu.presets.minimal().replace({"on_chip_memory": memories, "compute": {"processor_array": array}, "precision.macs_8": 1})
-
-
 def ours(gemm: tuple[int, int, int]) -> dict[str, Any]:
     """Our best mapping in the peers' terms."""
     op = kpu.Gemm(*gemm, dtype="int8", acc_dtype="int8")
-    found = least_energy(chip(), op, {"dram": CHIP["dram_pj"], "l3": CHIP["l3_pj"]}, blocks=32, rounds=24)
+    found = least_energy(chip_of(CHIP), op, {"dram": CHIP["dram_pj"], "l3": CHIP["l3_pj"]}, blocks=32, rounds=24)
     macs = CHIP["mac_pj"] * float(op.macs)
     traffic = {level: {x: float(found.report.traffic[level][x]) for x in "ABC"} for level in ("dram", "l3")}
     return {"pj": found.pj + macs, "stated_pj": found.stated_pj + macs, "traffic": traffic, "mapping": str(found.mapping)}
@@ -63,14 +53,8 @@ def line(name: str, found: dict[str, Any]) -> str:
     return f"  {name:<12}{cells}{found['pj'] * 1e-6:>12.3f}"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m experiments.validation.peers", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--only", nargs="*", choices=MAPPERS, default=MAPPERS)
-    parser.add_argument("--effort", type=int, default=5, help="prime factors of the loops that ZigZag permutes at most")
-    parser.add_argument("--gemm", choices=GEMMS, help="this product alone")
-    parser.add_argument("--mappings", action="store_true", help="print the mappings, too")
-    args = parser.parse_args(argv)
+def compare_mappings(args: argparse.Namespace) -> int:
+    """Print the best mapping of every tool for every product, and check ours."""
     drivers: list[Driver] = []
     for peer in PEERS:
         if peer.name in args.only:
@@ -109,6 +93,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     for driver in drivers:
         driver.close()
     return tables.report(len(chosen), mismatches)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = tables.parser("peers", __doc__)
+    parser.add_argument("--only", nargs="*", choices=MAPPERS, default=MAPPERS)
+    parser.add_argument("--effort", type=int, default=5, help="prime factors of the loops that ZigZag permutes at most")
+    parser.add_argument("--gemm", choices=GEMMS, help="this product alone")
+    parser.add_argument("--mappings", action="store_true", help="print the mappings, too")
+    return tables.run(compare_mappings, parser, argv)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ if there are any. The assumptions are in `apps.py`.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -83,8 +82,7 @@ def check_table(file: str) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m experiments.validation.tpu_v1", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = tables.parser("tpu_v1", __doc__)
     parser.add_argument("--csv", metavar="FILE", default=str(tables.DATA / "tpu_v1.csv"))
     return tables.run(lambda args: check_table(args.csv), parser, argv)
 

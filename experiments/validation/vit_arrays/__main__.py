@@ -60,11 +60,8 @@ def run(side: int, gbps: float) -> kpu.Report:
     return kpu.simulate(cfg, net, mappings).check()
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m experiments.validation.vit_arrays", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--gbps", type=float, default=64.0, help="external bandwidth [GB/s]")
-    args = parser.parse_args(argv)
+def compare_arrays(args: argparse.Namespace) -> int:
+    """Simulate every array side and check the published trends."""
     reports = {side: run(side, args.gbps) for side in SIDES}
     print(f"{'array':<12}{'ms':>8}{'array busy':>12}{'mJ':>8}{'EDP [uJ s]':>12}   of the energy")
     for side, r in reports.items():
@@ -85,6 +82,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not FASTER / WITHIN <= faster <= FASTER * WITHIN:
         mismatches.append(f"128 x 128 is {faster:.2f} times as fast as 32 x 32, not within {WITHIN} of {FASTER}")
     return tables.report(len(SIDES), mismatches)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = tables.parser("vit_arrays", __doc__)
+    parser.add_argument("--gbps", type=float, default=64.0, help="external bandwidth [GB/s]")
+    return tables.run(compare_arrays, parser, argv)
 
 
 if __name__ == "__main__":

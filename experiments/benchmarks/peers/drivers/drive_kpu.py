@@ -10,16 +10,7 @@ def prepare() -> dict:
     import numpy as np
 
     import kpu_jax as kpu
-
-    def chip_of(chip: Answer) -> kpu.KPUConfig:
-        """One compute tile with the peers' memories; L1 holds any stream."""
-        memories = {
-            "l3": {"tile_count": 1, "tile_capacity_kb": chip["l3_bytes"] / 1024},
-            "l2": {"bank_count": 1, "bank_capacity_kb": chip["l2_bytes"] / 1024},
-            "l1": {"buffer_capacity_kb": 64},
-        }
-        array = {"rows": chip["rows"], "cols": chip["cols"]}
-        return kpu.presets.minimal().replace({"on_chip_memory": memories, "compute": {"processor_array": array}, "precision.macs_8": 1})
+    from experiments.benchmarks.peers.chip import chip_of
 
     def gemm_of(gemm: list) -> kpu.Gemm:
         return kpu.Gemm(*gemm, dtype="int8", acc_dtype="int8")
