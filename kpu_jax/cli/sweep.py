@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ from kpu_jax.base.errors import check_number
 from kpu_jax.base.outputs import new_files
 from kpu_jax.cli.arguments import add_study, raw, save_plot, study_of
 from kpu_jax.explore.limits import OBJECTIVES
-from kpu_jax.explore.processes import Processes, join
+from kpu_jax.explore.processes import Processes, join, several
 from kpu_jax.explore.study import Study
 from kpu_jax.explore.sweep import SweepResult, sweep
+from kpu_jax.explore.watched import is_watched, watch
 from kpu_jax.hardware import save_config
 from kpu_jax.simulator import simulate
 
@@ -53,14 +55,16 @@ def add(commands: Any) -> None:
     study.set_defaults(command=_sweep)
 
 
-def _sweep(args: argparse.Namespace) -> None:
-    join(args.coordinator, args.processes, args.process)
-    others = Processes()
+def _sweep(args: argparse.Namespace) -> int:
     study = study_of(args)
     check_number("--exact", args.exact, "chips", low=1, integer=True)
-    if others.this:
+    shared = (args.coordinator, args.processes, args.process)
+    if several(*shared) and not is_watched():
+        return watch([sys.executable, "-m", "kpu_jax.cli", *args.words], args.store)
+    join(*shared)
+    if Processes().this:
         _swept(study, args.exact, args.store)  # process 0 prints and writes
-        return
+        return 0
     with new_files(args.output) as folder:
         print(f"{study.space}\nworkload: one pass of each of {', '.join(study.names)}: {study.workload.macs.sum():,} MACs")
         limits = ", ".join(f"{k} {v:g}" for k, v in study.constraints.items())
@@ -69,6 +73,7 @@ def _sweep(args: argparse.Namespace) -> None:
         _print(result)
         _write(result, folder)
     print(f"wrote table.csv, layers.csv, best_chip.yaml, pareto.png and performance.png to {args.output}/")
+    return 0
 
 
 def _swept(study: Study, exact: int, store: Path | None) -> SweepResult:

@@ -20,12 +20,14 @@ class Summary:
     chips: int = 0
     evaluations: int = 0
     met: int = 0  # chips on which the bound leaves room for a schedule that keeps every limit
-    front_points: np.ndarray = field(default_factory=lambda: np.zeros((0, 3)))  # seconds, energy [pJ], area [mm^2]
+    front_points: np.ndarray = field(default_factory=lambda: np.zeros((0, 3)))  # seconds, energy [pJ], area [mm^2]; `front.sparse`
     front_ids: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     best: dict[str, np.ndarray] = field(default_factory=lambda: dict.fromkeys(OBJECTIVES, _NONE))  # [chip, (floor, id)]
 
     def __add__(self, other: Summary) -> Summary:
-        points, ids = front.merge(self.front_points, self.front_ids, other.front_points, other.front_ids)
+        points, ids = front.sparse(
+            np.concatenate([self.front_points, other.front_points]), np.concatenate([self.front_ids, other.front_ids])
+        )
         best = {o: least_kept(np.concatenate([self.best[o], other.best[o]])) for o in OBJECTIVES}
         return Summary(
             self.chips + other.chips, self.evaluations + other.evaluations, self.met + other.met, points, ids, best

@@ -72,7 +72,7 @@ def sweep(
     `store`: a folder that keeps what was done. However the process ends, the same call goes on from there, to the same
     bits. Under `jax.distributed` every process calls this alike: the parts are shared out, the results are the same on all.
     Raises `KPUError` for a store of another sweep, damaged or not writable,
-    for unknown names, and if no chip keeps the limits (with the nearest one).
+    for unknown names, and if no chip keeps the limits (with the nearest one); `ProcessLostError` if another process was lost.
     """
     check_choice("objective", objective, OBJECTIVES)
     space = space if isinstance(space, Space) else Space(space)
@@ -80,9 +80,11 @@ def sweep(
     check_workload(workload)
     net = workload if isinstance(workload, Workload) else Workload.from_ops([("op", workload)])
     count = int(check_number("retime_chips", retime_chips, "chips", low=1, integer=True))
-    processes = Processes()
+    processes = Processes(store)
     edges = parts_of(space, net)
-    kept = None if store is None else Store(store, describe(space, net, objective, limits, edges), processes.this)
+    description = describe(space, net, objective, limits, edges)
+    processes.agree({**description, "retime_chips": count})
+    kept = None if store is None else Store(store, description, processes.this)
     summary = _screen(space, net, objective, limits, edges, progress, kept, processes)
     if not summary.chips:
         conditions = " and ".join(each.text for each in space.where)
