@@ -137,7 +137,7 @@ class _Lane:
 
     def run(self, start: int, stop: int) -> Generator[int, None, Summary]:
         """Evaluate the chips [start, stop) block by block; yields how many more are done, and returns their summary."""
-        kept, under_way, taken_over = self.nothing, deque[tuple[int, fold.Rest]](), _Points()
+        kept, under_way, taken_over = self.nothing, deque[tuple[int, fold.Rest]](), Candidates()
         for block in self.blocks.over(start, stop):
             chips = min(stop, self.blocks.first_chip(block + 1)) - max(start, self.blocks.first_chip(block))
             folded = self._block(kept, block, start, stop)
@@ -184,7 +184,7 @@ class _Lane:
         return self._laid
 
 
-class _Points:
+class Candidates:
     """Candidates for the front that the host has taken over from a device."""
 
     def __init__(self) -> None:

@@ -28,7 +28,7 @@ class Summary:
         points, ids = front.sparse(
             np.concatenate([self.front_points, other.front_points]), np.concatenate([self.front_ids, other.front_ids])
         )
-        best = {o: least_kept(np.concatenate([self.best[o], other.best[o]])) for o in OBJECTIVES}
+        best = {o: least_of(self.best[o], other.best[o]) for o in OBJECTIVES}
         return Summary(
             self.chips + other.chips, self.evaluations + other.evaluations, self.met + other.met, points, ids, best
         )
@@ -54,6 +54,9 @@ class Summary:
         return cls(chips, evaluations, met, arrays["front_points"], arrays["front_ids"], best)
 
 
-def least_kept(rows: np.ndarray) -> np.ndarray:
-    """The `BEST_KEPT` least, ties by id."""
-    return rows[np.lexsort((rows[:, 1], rows[:, 0]))][:BEST_KEPT]
+def least_of(rows: np.ndarray, more: np.ndarray) -> np.ndarray:
+    """The `BEST_KEPT` least of both, ties by id; `rows` are in order."""
+    if len(rows) == BEST_KEPT:
+        more = more[more[:, 0] <= rows[-1, 0]]
+    joined = np.concatenate([rows, more])
+    return joined[np.lexsort((joined[:, 1], joined[:, 0]))][:BEST_KEPT] if len(more) else rows

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from kpu_jax.base.errors import KPUError, check_choice, check_number
+from kpu_jax.explore.blocks import blocks_of
 from kpu_jax.explore.limits import CONSTRAINTS, OBJECTIVES, limits_of, measures
 from kpu_jax.explore.processes import Processes
 from kpu_jax.explore.retime import Retimed, retime
-from kpu_jax.explore.screening import Progress, blocks_of, evaluate_range
+from kpu_jax.explore.screening import Progress, Screening, evaluate_range
 from kpu_jax.explore.space import Space
 from kpu_jax.explore.store import Store, describe
 from kpu_jax.explore.summary import Summary
@@ -118,19 +119,27 @@ def _screen(
     processes: Processes,
 ) -> Summary:
     """Every chip by the bound, in parts of whole blocks that the processes share."""
-    total = Summary()
+    total, missing = Summary(), []
     for number in range(processes.this, len(edges) - 1, processes.count):
-        start, stop = edges[number], edges[number + 1]
-
-        def screened(start: int = start, stop: int = stop) -> dict[str, np.ndarray]:
-            return evaluate_range(space, net.ops, start, stop, objective=objective, constraints=limits).arrays()
-
-        arrays = screened() if store is None else store.part(f"screen-{number:06d}", screened)
+        arrays = None if store is None else store.read(_part_name(number))
+        if arrays is None:
+            missing.append(number)
+            continue
         total = total + Summary.from_arrays(arrays)
         if progress:
-            progress(stop - start)
+            progress(edges[number + 1] - edges[number])
+    ranges = [(edges[number], edges[number + 1]) for number in missing]
+    screened = Screening(space, net.ops, objective, limits).parts(ranges, progress) if ranges else ()
+    for number, summary in zip(missing, screened, strict=True):
+        if store is not None:
+            store.write(_part_name(number), summary.arrays())
+        total = total + summary
     gathered = processes.gather(total.arrays())
     return sum((Summary.from_arrays(arrays) for arrays in gathered), Summary())
+
+
+def _part_name(number: int) -> str:
+    return f"screen-{number:06d}"
 
 
 def _nobody(space: Space, net: Workload, objective: str, limits: dict[str, float]) -> str:

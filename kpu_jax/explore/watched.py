@@ -58,9 +58,10 @@ def watch(command: Sequence[str], store: str | Path | None) -> int:
     finally:
         for descriptor in (*streams, held):
             os.close(descriptor)
-    open(f"/tmp/e_exp/childlog.{os.getpid()}", "w").write(text)
     if status in EXPLAINED:
         return status
+    if "RegisterTask" in text:
+        raise ProcessLostError(f"the other processes did not come in time. {what_is_kept(store)}")
     lost = lost_processes(text)
     if status < 0 and not lost:
         raise ProcessLostError(f"this process was ended by {signal.Signals(-status).name}. {what_is_kept(store)}")
