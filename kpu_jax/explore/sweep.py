@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from kpu_jax.base.errors import KPUError, check_choice, check_number
 from kpu_jax.explore.blocks import blocks_of
+from kpu_jax.explore.every_chip import ParquetTable
 from kpu_jax.explore.limits import CONSTRAINTS, OBJECTIVES, limits_of, measures
 from kpu_jax.explore.processes import Processes
 from kpu_jax.explore.retime import Retimed, retime
@@ -62,6 +64,7 @@ def sweep(
     progress: Progress | None = None,
     timed: Progress | None = None,
     store: str | Path | None = None,
+    table: str | Path | None = None,
 ) -> SweepResult:
     """Which chips of `space` are best for `workload`, with the best mapping of each operation on each chip?
 
@@ -72,6 +75,8 @@ def sweep(
     still beat the best. `progress`, `timed`: called with the number of chips just screened, just timed.
     `store`: a folder that keeps what was done. However the process ends, the same call goes on from there, to the same
     bits. Under `jax.distributed` every process calls this alike: the parts are shared out, the results are the same on all.
+    `table`: a Parquet file (extra `dataframe`) for the figures of every chip by the bound, see `ParquetTable`; one device
+    then evaluates all chips, also those that the store knows, and one process only.
     Raises `KPUError` for a store of another sweep, damaged or not writable,
     for unknown names, and if no chip keeps the limits (with the nearest one); `ProcessLostError` if another process was lost.
     """
@@ -86,7 +91,14 @@ def sweep(
     description = describe(space, net, objective, limits, edges)
     processes.agree({**description, "retime_chips": count})
     kept = None if store is None else Store(store, description, processes.this)
-    summary = _screen(space, net, objective, limits, edges, progress, kept, processes)
+    if table is None:
+        summary = _screen(Screening(space, net.ops, objective, limits), edges, progress, kept, processes)
+    elif processes.count > 1:
+        raise KPUError("a table of every chip is written by one process: run it alone, or leave the table out")
+    else:
+        with ParquetTable(table, space, objective, limits) as rows:
+            one = Screening(space, net.ops, objective, limits, devices=jax.local_devices()[:1], watcher=rows.add)
+            summary = _screen(one, edges, progress, kept, processes, again=True)
     if not summary.chips:
         conditions = " and ".join(each.text for each in space.where)
         raise KPUError(f"no chip of the space meets {conditions}: the space is empty")
@@ -109,19 +121,17 @@ def parts_of(space: Space, net: Workload) -> list[int]:
 
 
 def _screen(
-    space: Space,
-    net: Workload,
-    objective: str,
-    limits: dict[str, float],
+    screening: Screening,
     edges: list[int],
     progress: Progress | None,
     store: Store | None,
     processes: Processes,
+    again: bool = False,
 ) -> Summary:
-    """Every chip by the bound, in parts of whole blocks that the processes share."""
+    """Every chip by the bound, in parts of whole blocks that the processes share. `again`: also those that the store has."""
     total, missing = Summary(), []
     for number in range(processes.this, len(edges) - 1, processes.count):
-        arrays = None if store is None else store.read(_part_name(number))
+        arrays = None if store is None or again else store.read(_part_name(number))
         if arrays is None:
             missing.append(number)
             continue
@@ -129,10 +139,9 @@ def _screen(
         if progress:
             progress(edges[number + 1] - edges[number])
     ranges = [(edges[number], edges[number + 1]) for number in missing]
-    screened = Screening(space, net.ops, objective, limits).parts(ranges, progress) if ranges else ()
-    for number, summary in zip(missing, screened, strict=True):
+    for number, summary in zip(missing, screening.parts(ranges, progress), strict=True):
         if store is not None:
-            store.write(_part_name(number), summary.arrays())
+            store.part(_part_name(number), summary.arrays)
         total = total + summary
     gathered = processes.gather(total.arrays())
     return sum((Summary.from_arrays(arrays) for arrays in gathered), Summary())

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import functools
+import sys
 
 import jax
 import numpy as np
+import pyarrow.parquet
 import pytest
 
 import kpu_jax as kpu
-from kpu_jax.explore import blocks
+from kpu_jax.explore import blocks, every_chip
 from kpu_jax.explore import fold as module
 from kpu_jax.explore.limits import OBJECTIVES
 from kpu_jax.explore.blocks import Blocks
 from kpu_jax.explore.screening import evaluate_range
 from kpu_jax.mapping.proposals import SWEEP_STRATEGIES, propose
+from kpu_jax.model.costs import total_area_mm2
 
 STRATEGIES = SWEEP_STRATEGIES[::6]
 FIELDS = {
@@ -163,6 +166,60 @@ def test_limits_that_no_exact_time_keeps(monkeypatch):
         with pytest.raises(kpu.KPUError, match="most promising chips keeps the limits by exact time; the nearest is chip.*seconds binds"):
             kpu.sweep(space(), net(), constraints={"seconds": 1e-9}, retime_chips=2)
     module.fold.clear_cache()
+
+
+def test_the_table_and_the_grid_hold_every_chip(tmp_path, monkeypatch):
+    file, limits = tmp_path / "all.parquet", {"power_w": 0.6}
+    monkeypatch.setattr(every_chip, "ROWS_AT_ONCE", 7)
+    arguments = {"objective": "latency", "constraints": limits}
+    found = kpu.sweep(space(), net(), retime_chips=1, table=file, **arguments)
+    read = pyarrow.parquet.ParquetFile(file)
+    table = read.read()
+    rows = {name: column.to_numpy() for name, column in zip(table.column_names, table.columns, strict=True)}
+    assert read.num_row_groups > 3 and rows["chip"].tolist() == list(range(len(space())))
+    assert table.schema.field("clocks.fabric_mhz").metadata[b"unit"] == b"MHz"
+    chips = space().chips(rows["chip"])
+    for path, values in space().values(rows["chip"]).items():
+        np.testing.assert_array_equal(rows[path], values)
+    np.testing.assert_allclose(rows["area_mm2"], total_area_mm2(chips), rtol=1e-5)
+    np.testing.assert_allclose(rows["power_w"] * rows["seconds"], rows["energy_pj"] * 1e-12, rtol=1e-12)
+    np.testing.assert_array_equal(rows["meets"], rows["power_w"] <= 0.6)
+    assert 0 < rows["meets"].sum() < len(space())
+    for floor, chip in found.summary.best["latency"]:  # a power limit raises some floors
+        assert floor >= rows["seconds"][int(chip)] * (1 - 1e-4) and (floor <= rows["seconds"][int(chip)] or not rows["meets"][int(chip)])
+    grid = kpu.sweep_dataset(space(), net(), **arguments)
+    assert dict(grid.sizes) == {path: len(values) for path, values in FIELDS.items()} and grid.seconds.attrs["units"] == "s"
+    for name in ("seconds", "energy_pj", "edp_js", "power_w", "area_mm2", "tdp_w", "meets"):
+        np.testing.assert_array_equal(grid[name].values.ravel(), rows[name])
+    one = dict(space().values([17]).items())
+    assert float(grid.edp_js.sel({path: v[0] for path, v in one.items()})) == rows["edp_js"][17]
+    some = kpu.sweep_dataset(kpu.Space(FIELDS, where=["l2.bank_count <= 4 * tile_count"]), net(), **arguments)
+    allowed = (some["on_chip_memory.l2.bank_count"] <= 4 * some["compute.tile_count"]).broadcast_like(some.seconds)
+    np.testing.assert_array_equal(some.seconds.where(allowed), grid.seconds.where(allowed))
+    assert np.isnan(some.seconds.values[~allowed.values]).all() and not some.meets.values[~allowed.values].any()
+
+
+def test_a_table_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
+    file = tmp_path / "all.parquet"
+    file.write_text("mine")
+    full = OSError(28, "No space left on device")
+    with monkeypatch.context() as patched:
+        patched.setattr(pyarrow.parquet.ParquetWriter, "write_table", lambda *a: (_ for _ in ()).throw(full))
+        with pytest.raises(kpu.KPUError, match="all.parquet: cannot be written: No space left on device; no table was written"):
+            kpu.sweep(space(), net(), table=file)
+    assert file.read_text() == "mine" and list(tmp_path.iterdir()) == [file]
+    with pytest.raises(kpu.KPUError, match="no chip of the space keeps the limits"):
+        kpu.sweep(space(), net(), constraints={"area_mm2": 0.001}, table=file)
+    assert not pyarrow.parquet.read_table(file)["meets"].to_numpy().any()  # it shows why
+    for wrong, word in ((tmp_path, "is a folder"), (tmp_path / "none" / "t.parquet", "cannot be written")):
+        with pytest.raises(kpu.KPUError, match=word):
+            kpu.sweep(space(), net(), table=wrong)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "xarray", None)
+    with pytest.raises(kpu.KPUError, match=r"needs pyarrow: pip install 'kpu_jax\[dataframe\]'"):
+        kpu.sweep(space(), net(), table=file)
+    with pytest.raises(kpu.KPUError, match=r"needs xarray: pip install 'kpu_jax\[xarray\]'"):
+        kpu.sweep_dataset(space(), net())
 
 
 @pytest.mark.parametrize(
