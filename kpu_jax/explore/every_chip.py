@@ -145,7 +145,7 @@ def sweep_dataset(
     check_workload(workload)
     net = workload if isinstance(workload, Workload) else Workload.from_ops([("op", workload)])
     if len(space) > MOST_IN_A_GRID:
-        raise KPUError(f"a grid of {len(space):,} chips does not fit into memory, at most {MOST_IN_A_GRID:,}: sweep with table=FILE.parquet")
+        raise KPUError(f"a grid holds {MOST_IN_A_GRID:,} chips at most, got {len(space):,}: sweep with table=FILE.parquet")
     grids = {name: np.full(len(space), np.nan) for name in UNITS if name != "meets"} | {"meets": np.zeros(len(space), bool)}
 
     def fill(chips: Chips, totals: Totals) -> None:

@@ -15,7 +15,7 @@ from kpu_jax.explore.front import BOX_BITS
 from kpu_jax.explore.kernel import Totals
 from kpu_jax.explore.limits import OBJECTIVES, floors, keeps, measures
 
-Array = jax.Array
+Array = Any  # jax.Array, or NumPy before the first chip
 ROOM = 2048  # points that the device keeps as candidates for the front; the host takes them over when they are too many
 AT_ONCE = 256  # new points that are compared with them in one go
 GUARDS = 32  # of the boxes seen: enough to drop most points before they are compared
@@ -69,8 +69,8 @@ def fold(kept: Kept, totals: Totals, ids: Array, keep: Array, limits: dict[str, 
     """Fold the chips of a block in; `limits`: every name of `limits.CONSTRAINTS`, infinite where there is none."""
     ids, keep = ids.ravel(), keep.ravel()
     wide = jax.tree.map(lambda v: v.ravel().astype(jnp.float64), totals)
-    least = floors(wide, limits)
-    least = jnp.where(keep, jnp.stack([least[name] for name in OBJECTIVES]), jnp.inf)
+    by_name = floors(wide, limits)
+    least = jnp.where(keep, jnp.stack([by_name[name] for name in OBJECTIVES]), jnp.inf)
     possible = jnp.isfinite(least[0])
     within = keep & keeps(limits, measures(wide.seconds, wide.energy_pj, wide.area_mm2, wide.tdp_w))
     points = jnp.stack([v.ravel() for v in (totals.seconds, totals.energy_pj, totals.area_mm2)], axis=1)

@@ -127,7 +127,8 @@ class _Lane:
         place = jax.sharding.SingleDeviceSharding(device)
         base = jax.tree.map(lambda v: np.asarray(v, np.float64), space.base)
         with jax.enable_x64(True):
-            self.tables = [[(names, jax.device_put(rows, place)) for names, rows in axes] for axes in tables_of(space)]
+            geometry, speed = ([(names, jax.device_put(rows, place)) for names, rows in axes] for axes in tables_of(space))
+            self.tables = (geometry, speed)
             self.base64, self.table64, self.strategies = jax.device_put((base, table, strategies), place)
             self.limits = jax.device_put({name: np.float64(limits.get(name, np.inf)) for name in CONSTRAINTS}, place)
             self.nothing = jax.device_put(fold.nothing(BEST_KEPT), place)

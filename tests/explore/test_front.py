@@ -88,8 +88,9 @@ def test_a_sparse_front_has_the_least_point_of_each_box_whatever_the_cut(seed):
     np.testing.assert_array_equal(again[1], kept)
 
 
-def test_the_device_keeps_the_same_front_and_the_same_best_however_full_it_is():
+def test_the_device_keeps_the_same_front_and_the_same_best_however_full_it_is(monkeypatch):
     count, best = 1300, 500
+    monkeypatch.setattr(fold, "ROOM", 512)
     points, ids = random_front(5, 2 * count)
     limits = {name: 1e30 for name in CONSTRAINTS} | {"area_mm2": 40.0}
     rng = np.random.default_rng(5)
