@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 
@@ -27,12 +28,15 @@ kpu-jax COMMAND --help explains each."""
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status: 0, 2 for wrong input, 75 where the same command may succeed again."""
     report_to_parent()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a file's name may hold what the terminal's encoding lacks
+            stream.reconfigure(errors="backslashreplace")
     args = parser().parse_args(arguments)
     args.words = sys.argv[1:] if arguments is None else list(arguments)
     try:
         return args.command(args) or 0
     except KPUError as error:
-        print(f"kpu-jax: error: {error}", file=sys.stderr)
+        print("kpu-jax: error:", " ".join(str(error).splitlines()), file=sys.stderr)
         return leave(AGAIN if isinstance(error, ProcessLostError) else 2)
     except KeyboardInterrupt:
         print("kpu-jax: interrupted", file=sys.stderr)

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from kpu_jax.base.errors import KPUError, check_choice, check_number
+from kpu_jax.base.tables import Sheet, Shown
 from kpu_jax.explore.blocks import blocks_of
 from kpu_jax.explore.every_chip import ParquetTable
 from kpu_jax.explore.limits import CONSTRAINTS, OBJECTIVES, limits_of, measures
@@ -20,6 +21,7 @@ from kpu_jax.explore.screening import Progress, Screening, evaluate_range
 from kpu_jax.explore.space import Space
 from kpu_jax.explore.store import Store, describe
 from kpu_jax.explore.summary import Summary
+from kpu_jax.explore.sweep_table import sweep_sheet
 from kpu_jax.hardware import KPUConfig
 from kpu_jax.hardware.derived import tdp_watts
 from kpu_jax.workload import Op, Workload, check_workload
@@ -27,8 +29,8 @@ from kpu_jax.workload import Op, Workload, check_workload
 PARTS = 500  # of a stored sweep at most
 
 
-@dataclass
-class SweepResult:
+@dataclass(repr=False)
+class SweepResult(Shown):
     """The answer of a sweep: exact values for the chips in `retimed`, the bound's summary for all."""
 
     space: Space
@@ -37,6 +39,10 @@ class SweepResult:
     constraints: dict[str, float]
     summary: Summary
     retimed: Retimed
+
+    def sheet(self) -> Sheet:
+        """What prints: the best chip per objective, and the Pareto set."""
+        return sweep_sheet(self)
 
     @property
     def floor(self) -> dict[str, float]:
