@@ -34,9 +34,4 @@ package: .venv/ready
 matrix: .venv/ready
 	.venv/bin/python tests/packaging/matrix.py
 
-# The site in build/docs; a warning, such as a name without a docstring or a broken link, fails.
-docs: .venv/ready
-	.venv/bin/pip install -q -e '.[docs]'
-	.venv/bin/mkdocs build -q --strict
-
-.PHONY: main-job test lint package matrix docs
+.PHONY: main-job test lint package matrix
