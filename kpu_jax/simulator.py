@@ -213,8 +213,10 @@ class Simulator:
         rows: int = 1,
         source_stride: int | None = None,
         target_stride: int | None = None,
-    ) -> None:
+    ) -> int:
         """Copy `rows` runs of `size` bytes between addresses of the machine's map (`sim.scratchpad.base` + offset).
+
+        Returns the bytes moved: so many are read at the source, and as many written at the target.
 
         Strides are the distances between runs [byte], the size itself by default. Raises `AddressError` for ranges that
         lie in no memory, leave theirs or overlap; then nothing is copied.
@@ -225,6 +227,7 @@ class Simulator:
         strides = {"source_stride": source_stride, "target_stride": target_stride}
         moved = memory.transfer(states[taken_from], at, states[brought_to], to, size, rows=rows, **strides)
         self.memories[brought_to].state = moved
+        return int(rows) * int(size)
 
     def matmul(
         self,
@@ -270,19 +273,17 @@ class Simulator:
         bounds, orders = regions_of(op, Blocks(op, mapping, rows=int(array.rows), cols=int(array.cols), macs_per_pe=rate))
 
         multiplied = functools.partial(multiply, orders=orders, formats=formats, bounds=bounds, activation=activation)
-        scale, given = None, addend
+        scale = None
         if is_float(a, b):
             a, b, addend, scale = quantised(a, b, addend, a_scale, b_scale, formats=formats)
-        elif addend is None:
-            addend = np.zeros(b.shape[-1], formats.how.dtype)
         if traced:
             c = multiplied(a, b, addend, scale, c_scale)
         else:
-            c = self._in_memory((a, b, None if given is None else addend), formats, lambda *stored: multiplied(*stored, scale, c_scale))
+            c = self._in_memory((a, b, addend), formats, lambda *stored: multiplied(*stored, scale, c_scale))
             op = replace_path(op, "zero_gating", _switching(np.asarray(a), np.asarray(b)))
         self._report, self._ran = None, (op, mapping)
         c = c.reshape(shape)
-        return c if in_jax or traced else np.asarray(c)
+        return c if in_jax or traced else np.array(c)  # the caller's own, to write on
 
     def execute(
         self, fn: Callable[..., Any], *, dtype: Any = None, acc_dtype: Any = None, **reading: Any
@@ -325,10 +326,10 @@ class Simulator:
     def _in_memory(self, operands: tuple[Any, Any, Any], formats: Formats, compute: Any) -> jax.Array:
         """C, computed of operands that lie in main memory, with room for it there; then the memory is given back."""
         port = self.main_memory
-        state, stored = port.state, []
+        state, stored = port.state, []  # type: Any, list[np.ndarray | None]
         for x, fmt in zip(operands, (formats.a, formats.b, formats.how.accumulator), strict=True):
             if x is None:
-                stored.append(np.zeros(operands[1].shape[-1], formats.how.dtype))
+                stored.append(None)
                 continue
             values = np.asarray(x).astype(storage(fmt), copy=False)
             state, address = memory.allocate(state, memory.array_bytes(values.shape, fmt))

@@ -89,9 +89,8 @@ class Store:
         given = json.loads(json.dumps(description))
         differing = [key for key in {**stored, **given} if stored.get(key) != given.get(key)]
         if differing:
-            raise KPUError(
-                f"{self.folder}: holds another sweep (its {', '.join(map(word, differing[:20]))} differ); name another folder. Nothing was changed"
-            )
+            fields = ", ".join(map(word, differing[:20]))
+            raise KPUError(f"{self.folder}: holds another sweep (its {fields} differ); name another folder. Nothing was changed")
 
     def part(self, name: str, compute: Callable[[], Arrays]) -> Arrays:
         """A part that is stored, or computed now and stored.

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from kpu_jax.base.errors import KPUError, check_choice, check_number
+from kpu_jax.base.tables import Sheet, Shown
 from kpu_jax.explore.limits import CONSTRAINTS, OBJECTIVES, limits_of, measures
 from kpu_jax.explore.processes import Processes
 from kpu_jax.explore.retime import Retimed, retime
@@ -17,6 +18,7 @@ from kpu_jax.explore.screening import Progress, blocks_of, evaluate_range
 from kpu_jax.explore.space import Space
 from kpu_jax.explore.store import Store, describe
 from kpu_jax.explore.summary import Summary
+from kpu_jax.explore.sweep_table import sweep_sheet
 from kpu_jax.hardware import KPUConfig
 from kpu_jax.hardware.derived import tdp_watts
 from kpu_jax.workload import Op, Workload, check_workload
@@ -24,8 +26,8 @@ from kpu_jax.workload import Op, Workload, check_workload
 PARTS = 500  # of a stored sweep at most
 
 
-@dataclass
-class SweepResult:
+@dataclass(repr=False)
+class SweepResult(Shown):
     """The answer of a sweep: exact values for the chips in `retimed`, the bound's summary for all."""
 
     space: Space
@@ -34,6 +36,10 @@ class SweepResult:
     constraints: dict[str, float]
     summary: Summary
     retimed: Retimed
+
+    def sheet(self) -> Sheet:
+        """What prints: the best chip per objective, and the Pareto set."""
+        return sweep_sheet(self)
 
     @property
     def floor(self) -> dict[str, float]:

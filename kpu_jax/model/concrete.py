@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from kpu_jax.base.compilation import ONCE, jit_for
+from kpu_jax.base.compilation import ONCE, jit_for, plain_promotion
 from kpu_jax.model.batch import exact_cycles_of
 from kpu_jax.model.evaluate import evaluate, evaluate_table
 from kpu_jax.model.report import Report, to_host
@@ -36,7 +36,7 @@ def report_of(cfg: Any, ops: Any, mappings: Any, exact: bool) -> Report:
         ops = pad_rows(ops)
         mappings = jax.tree.map(lambda v: np.concatenate([v, np.repeat(v[-1:], len(ops.m) - rows)]), mappings)
     times = np.full(np.shape(ops.m), np.nan)
-    with jax.enable_x64(True):
+    with jax.enable_x64(True), plain_promotion():
         report = run(cfg, ops, mappings, times)
         if exact:
             codes = np.atleast_1d(np.asarray(report.status_code if single else report.per_op.status_code))

@@ -10,10 +10,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from kpu_jax.analysis.tables import sweep_table
 from kpu_jax.base.errors import KPUError, nearest, shown
 from kpu_jax.base.pytree import build, is_traced
 from kpu_jax.explore.sweep import SweepResult
+from kpu_jax.explore.sweep_table import sweep_table
 from kpu_jax.hardware import KPUConfig
 from kpu_jax.hardware.dictionary import config_from_dict, config_to_dict
 from kpu_jax.mapping import Mapping as Schedule

@@ -85,10 +85,14 @@ def test_a_transposed_convolution():
 
 OPERANDS = {  # (input, weights, options, bytes of the input that the windows need, counted by hand)
     "transposed": ((1, 4, 7, 7), (8, 4, 4, 4), dict(window_strides=(1, 1), padding=((2, 2), (2, 2)), lhs_dilation=(2, 2)), 4 * 4 * 49),
-    "transposed, cropped": ((1, 4, 7, 7), (8, 4, 2, 2), dict(window_strides=(1, 1), padding=((-1, 0), (0, -2)), lhs_dilation=(2, 2)), 4 * 4 * 36),
+    "transposed, cropped": (
+        (1, 4, 7, 7), (8, 4, 2, 2), dict(window_strides=(1, 1), padding=((-1, 0), (0, -2)), lhs_dilation=(2, 2)), 4 * 4 * 36,
+    ),
     "three axes": ((2, 3, 4, 5, 6), (8, 3, 2, 3, 3), dict(window_strides=(1, 1, 1), padding="VALID"), 4 * 2 * 3 * 4 * 5 * 6),
     "three axes, padded": ((1, 3, 4, 5, 6), (8, 3, 3, 3, 3), dict(window_strides=(1, 1, 1), padding="SAME"), 4 * 3 * 4 * 5 * 6),
-    "three axes, transposed": ((1, 3, 2, 3, 4), (8, 3, 2, 2, 2), dict(window_strides=(1,) * 3, padding=((1, 1),) * 3, lhs_dilation=(2,) * 3), 4 * 3 * 24),
+    "three axes, transposed": (
+        (1, 3, 2, 3, 4), (8, 3, 2, 2, 2), dict(window_strides=(1,) * 3, padding=((1, 1),) * 3, lhs_dilation=(2,) * 3), 4 * 3 * 24,
+    ),
 }  # fmt: skip
 
 

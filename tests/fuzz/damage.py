@@ -25,7 +25,9 @@ _KINDS = ("flip", "byte", "number", "drop", "double", "cut", "insert", "word", "
 def fuzz(count: int) -> settings:
     """The same `count` inputs every time, none of them kept."""
     phases = (Phase.generate, Phase.shrink)
-    return settings(max_examples=count, derandomize=True, database=None, deadline=None, phases=phases, suppress_health_check=list(HealthCheck))
+    return settings(
+        max_examples=count, derandomize=True, database=None, deadline=None, phases=phases, suppress_health_check=list(HealthCheck)
+    )
 
 
 def damaged(valid: Sequence[bytes], tokens: Sequence[bytes] = ()) -> st.SearchStrategy[bytes]:

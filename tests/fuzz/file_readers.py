@@ -176,8 +176,31 @@ def _scale_sim() -> list[bytes]:
 
 _COLUMNS = [b"m", b"n", b"k", b"seconds", b"mean_ms", b"mean_us", b"layer", b"Conv1 DP", b"3:2", b"0:4", b"1:0"]
 _PATHS = [b"compute.tile_count", b"technology.dram", b"a..b", b"rows", b"address_map.l3_base", b"mlp", b"bert_base", b"log", b"batch"]
-_YAML = [b"!!bool foo", b"&a [*a]", b"{<<: 5}", b"{? [1]: 2}", b"1:30", b"---", b"...", b"%YAML 9", b"|\n x", b"? x", b"@", b"LPDDR5", b"16"]
-_ASSEMBLY = [b"needs=0:operand", b"DMA_LOAD_TILE", b"ti=0.0.0", b"instructions=99999999", b"prerequisites=9999", b"labels", b"mapping", b"-1"]
+_YAML = [
+    b"!!bool foo",
+    b"&a [*a]",
+    b"{<<: 5}",
+    b"{? [1]: 2}",
+    b"1:30",
+    b"---",
+    b"...",
+    b"%YAML 9",
+    b"|\n x",
+    b"? x",
+    b"@",
+    b"LPDDR5",
+    b"16",
+]
+_ASSEMBLY = [
+    b"needs=0:operand",
+    b"DMA_LOAD_TILE",
+    b"ti=0.0.0",
+    b"instructions=99999999",
+    b"prerequisites=9999",
+    b"labels",
+    b"mapping",
+    b"-1",
+]
 _JSON = [b"workload", b"config", b"mapping", b"report", b"table", b"NaN", b"Infinity", b"-Infinity", b"[[1],2]", b"weight_stationary"]
 
 READERS: dict[str, Reader] = {
@@ -203,7 +226,10 @@ READERS: dict[str, Reader] = {
         "one.kpu", lambda: [_saved(lambda p: save_program(_program(), p), "one.kpu")], lambda p: use(load_program(p)), _JSON, _seal_program
     ),
     "assembly": Reader(
-        "one.txt", lambda: [disassemble(_program()).encode()], lambda p: use(assemble(p.read_text("utf-8", "replace"))), _ASSEMBLY,
+        "one.txt",
+        lambda: [disassemble(_program()).encode()],
+        lambda p: use(assemble(p.read_text("utf-8", "replace"))),
+        _ASSEMBLY,
         mentions_file=False,
     ),
     "sweep.json": Reader(NAME, lambda: [json.dumps(DESCRIPTION, indent=2).encode()], use_store, _JSON, mentions_file=False),

@@ -66,7 +66,10 @@ def rewritten(draw: Any, valid: list[bytes]) -> bytes:
     model.ParseFromString(draw(st.sampled_from(valid)))
     graph = model.graph
     for _ in range(draw(st.integers(1, 3))):
-        step, which = draw(st.sampled_from(("type", "input", "output", "attribute", "weight", "value", "shape", "opset"))), draw(st.integers(0, 9))
+        step, which = (
+            draw(st.sampled_from(("type", "input", "output", "attribute", "weight", "value", "shape", "opset"))),
+            draw(st.integers(0, 9)),
+        )
         at = graph.node[which % len(graph.node)]
         weight = graph.initializer[which % len(graph.initializer)]
         names = [*(n.name for n in graph.initializer), *(v.name for v in graph.input), *(o for n in graph.node for o in n.output), ""]

@@ -37,12 +37,64 @@ LINES = [
 VALUES = (
     ["", "-", "--", "=", "x", "0", "-1", "1.5", "nan", "inf", "1e400", "9" * 400, "9" * 5000, "8x8", "8x8x8x8", "0x0x0", "1e3x1x1", "²x1x1"]
     + ["batch=", "=8", "batch=nan", "batch=true", "batch=-1", "sizes=8", "sizes=1,x", "sizes=,", "dtype=int7", "sequence=9999999999"]
-    + ["compute.tile_count=0", "compute=1", "technology.dram=HBM3", "clocks.fabric_mhz=1,2", "a..b=1", "area_mm2=", "tdp_w=-1", "power_w=1e-300"]
-    + ["edge_aj", "resnet5", "mlp", "transformer", "int8", "fp4", "edp", "none", "chip.yaml", "broken.yaml", "study.toml", "broken.toml", ".", "/", "..", "~"]
-    + ["nowhere/x.csv", "out.doc", "results", "\ud800", "a\nb", "\t", "é" * 300, "/dev/full", "/proc/self/mem", "a" * 5000, "@study.toml", "%s"]
+    + [
+        "compute.tile_count=0",
+        "compute=1",
+        "technology.dram=HBM3",
+        "clocks.fabric_mhz=1,2",
+        "a..b=1",
+        "area_mm2=",
+        "tdp_w=-1",
+        "power_w=1e-300",
+    ]
+    + [
+        "edge_aj",
+        "resnet5",
+        "mlp",
+        "transformer",
+        "int8",
+        "fp4",
+        "edp",
+        "none",
+        "chip.yaml",
+        "broken.yaml",
+        "study.toml",
+        "broken.toml",
+        ".",
+        "/",
+        "..",
+        "~",
+    ]
+    + [
+        "nowhere/x.csv",
+        "out.doc",
+        "results",
+        "\ud800",
+        "a\nb",
+        "\t",
+        "é" * 300,
+        "/dev/full",
+        "/proc/self/mem",
+        "a" * 5000,
+        "@study.toml",
+        "%s",
+    ]
 )
 OPTIONS = ["--matmul", "--network", "--option", "--dtype", "--set", "--objective", "--layers", "--csv", "--plot", "--output", "--limit"]
-OPTIONS += ["--exact", "--store", "--coordinator", "--processes", "--process", "--starts", "--steps", "--seed", "--help", "-h", "--no", "--"]
+OPTIONS += [
+    "--exact",
+    "--store",
+    "--coordinator",
+    "--processes",
+    "--process",
+    "--starts",
+    "--steps",
+    "--seed",
+    "--help",
+    "-h",
+    "--no",
+    "--",
+]
 OPTIONS += ["--output=x.html", "--ma", "--set=a=b", "run", "sweep", "codesign", "report"]
 COUNTS = [150, pytest.param(8_000, marks=pytest.mark.long)]
 
@@ -60,7 +112,10 @@ def lines(draw: st.DrawFn) -> list[str]:
     """One of the lines with words replaced, dropped, doubled, added, or cut into characters."""
     words = draw(st.sampled_from(LINES)).split()
     for _ in range(draw(st.integers(1, 4))):
-        kind, at = draw(st.sampled_from(("replace", "replace", "drop", "double", "add", "splice"))), draw(st.integers(0, 20)) % (len(words) + 1)
+        kind, at = (
+            draw(st.sampled_from(("replace", "replace", "drop", "double", "add", "splice"))),
+            draw(st.integers(0, 20)) % (len(words) + 1),
+        )
         new = draw(st.sampled_from(VALUES) | st.sampled_from(OPTIONS) | st.text(st.characters(exclude_characters="\0"), max_size=8))
         if kind == "add" or at == len(words):
             words.insert(at, new)
@@ -83,7 +138,13 @@ def folder(tmp_path, monkeypatch):
     kpu.save_config(kpu.presets.minimal(), "chip.yaml")
     for name, text in {"study.toml": STUDY, "broken.toml": STUDY[:60], "broken.yaml": "compute: 1"}.items():
         Path(name).write_text(text)
-    for module, name in (("run", "best_mapping"), ("report", "best_mapping"), ("sweep", "sweep"), ("codesign", "codesign"), ("sweep", "join")):
+    for module, name in (
+        ("run", "best_mapping"),
+        ("report", "best_mapping"),
+        ("sweep", "sweep"),
+        ("codesign", "codesign"),
+        ("sweep", "join"),
+    ):
         monkeypatch.setattr(f"kpu_jax.cli.{module}.{name}", work)
     return tmp_path
 

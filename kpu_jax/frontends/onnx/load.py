@@ -108,8 +108,8 @@ def onnx_function(
     """
     check_choice("unsupported", unsupported, POLICIES)
     model = read_model(file_path(path), OPERATORS)
-    given, shapes = {name: np.asarray(v) for name, v in (inputs or {}).items()}, shapes or {}
-    declared = {i.name: i for i in model.graph.inputs}
+    declared, shapes = {i.name: i for i in model.graph.inputs}, shapes or {}
+    given = {name: _given(model, name, value) for name, value in (inputs or {}).items()}
     named = [*declared, *(name for node in model.graph.nodes for name in node.outputs if name)]
     for field, table in (("inputs", given), ("shapes", shapes)):
         for name in table:
@@ -127,6 +127,15 @@ def onnx_function(
     run = Run(model, unsupported, while_trips, shapes, {name: v for name, v in given.items() if name not in declared})
     arguments = {name: value for name, value in taken.items() if not isinstance(value, Text)}
     return OnnxFunction(arguments, model.graph.outputs, run, fixed)
+
+
+def _given(model: Model, name: str, value: Any) -> Any:
+    """A value that the user gave: an array, or for a sequence a list of them."""
+    try:
+        sequence = isinstance(value, (list, tuple)) and any(i.name == name and i.dtype is None for i in model.graph.inputs)
+        return [np.asarray(v) for v in value] if sequence else np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise KPUError(f"{model.file}: inputs[{name!r}] = {shown(value)} is no array: {str(error).splitlines()[0]}") from None
 
 
 def _cast(model: Model, entry: Input, value: np.ndarray) -> np.ndarray:

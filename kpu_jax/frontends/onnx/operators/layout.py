@@ -228,8 +228,11 @@ def _one_hot(run: Run, node: Node, at: Any, depth: Any, values: Any) -> Any:
 
 @operator("EyeLike")
 def _eye(run: Run, node: Node, x: Any) -> Any:
+    import onnx
+
     rows, cols = np.shape(x)
-    return np.eye(rows, cols, k=node.get("k", 0), dtype=x.dtype)
+    given = node.get("dtype")
+    return np.eye(rows, cols, k=node.get("k", 0), dtype=onnx.helper.tensor_dtype_to_np_dtype(given) if given else x.dtype)
 
 
 @operator("Trilu", "com.microsoft::Trilu")

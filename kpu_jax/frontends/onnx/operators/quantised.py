@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kpu_jax.frontends.onnx.model import Node
-from kpu_jax.frontends.onnx.operators.elementwise import library
+from kpu_jax.frontends.onnx.operators.elementwise import converted, library
 from kpu_jax.frontends.onnx.run import Quantised, Run, known, operator
 
 
@@ -144,7 +144,7 @@ def _dequantise(run: Run, node: Node, q: Any, scale: Any, zero: Any = None) -> A
 
 def quantise(x: Any, scale: Any, zero: Any, dtype: Any) -> Any:
     """round(x / scale) + zero point, saturated."""
-    limits = np.iinfo(dtype)
+    limits = jnp.iinfo(dtype)
     shift = np.zeros((), np.int32) if zero is None else zero.astype(np.int32)
     xp = library(x, scale, shift)
     return xp.clip(xp.rint(x / scale).astype(np.int32) + shift, limits.min, limits.max).astype(dtype)
@@ -161,8 +161,8 @@ def _quantise(run: Run, node: Node, x: Any, scale: Any, zero: Any = None) -> Any
     if node.get("block_size", 0):
         spread = [None if v is None else library(v).repeat(v, node.get("block_size"), axis) for v in (scale, zero)]
         scale, zero = (None if v is None else v[tuple(slice(n) for n in np.shape(x))] for v in spread)
-    if dtype.kind not in "iu":
-        return (x / _along(scale, np.ndim(x), axis)).astype(dtype)
+    if not jnp.issubdtype(dtype, jnp.integer):
+        return converted(x / _along(scale, np.ndim(x), axis), dtype)
     return quantise(x, _along(scale, np.ndim(x), axis), _along(zero, np.ndim(x), axis), dtype)
 
 

@@ -123,8 +123,8 @@ def _roi_align(run: Run, node: Node, x: Any, regions: Any, images: Any) -> Any:
 
     def one(region: Any, image: Any, counts: tuple[int, int]) -> Any:
         ends = region.astype(jnp.float32) * scale - shift
-        begin, span = (ends[1], ends[0]), (ends[3] - ends[1], ends[2] - ends[0])
-        span = span if way == "half_pixel" else tuple(jnp.maximum(s, 1.0) for s in span)
+        least = -jnp.inf if way == "half_pixel" else 1.0
+        begin, span = (ends[1], ends[0]), [jnp.maximum(ends[i + 2] - ends[i], least) for i in (1, 0)]
         at, inside = [], []
         for b, s, bins, count, n in zip(begin, span, (high, wide), counts, sizes, strict=True):
             places = b + s / bins * ((np.arange(bins)[:, None] + (np.arange(count) + 0.5) / count).reshape(-1))
