@@ -30,4 +30,8 @@ package: .venv/ready
 	build/package/venv/bin/pip install -q build/package/*.whl
 	cd build/package && venv/bin/python -c "import kpu_jax as kpu; print(kpu.presets.edge_ai().compute)" && venv/bin/kpu-jax --version
 
-.PHONY: main-job test lint package
+# Python 3.11 to 3.13, each with the newest and the oldest versions of what the package needs; tens of minutes.
+matrix: .venv/ready
+	.venv/bin/python tests/packaging/matrix.py
+
+.PHONY: main-job test lint package matrix

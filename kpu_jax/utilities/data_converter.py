@@ -90,7 +90,11 @@ def from_pandas(frame: Any) -> Any:
     """The object whose table a DataFrame is; any other as a list of rows."""
     if not isinstance(frame, _pandas().DataFrame):
         raise KPUError(f"expected a pandas.DataFrame, got {type(frame).__name__}")
-    return from_rows(frame.astype(object).where(frame.notna(), None).to_dict("records"))
+    try:
+        rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    except Exception as error:  # pyarrow's own, for text that is none
+        raise KPUError(f"the table cannot be read: {' '.join(str(error).split())[:200]}") from None
+    return from_rows(rows)
 
 
 def to_parquet(value: Any, path: Path) -> None:
@@ -107,7 +111,7 @@ def from_parquet(path: Path) -> Any:
     try:
         frame = _pandas().read_parquet(io.BytesIO(data))
     except Exception as error:  # pyarrow has its own hierarchy, which is imported only if pandas finds it
-        raise KPUError(f"{path}: not a Parquet file: {str(error).splitlines()[0][:200]}") from None
+        raise KPUError(f"{path}: not a Parquet file: {' '.join(str(error).split())[:200]}") from None
     return from_pandas(frame)
 
 

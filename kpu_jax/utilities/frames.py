@@ -52,7 +52,7 @@ def from_rows(rows: Sequence[Row]) -> Any:
 
 
 def _empty(value: Any) -> bool:
-    return value is None or value == "" or (isinstance(value, float) and np.isnan(value))
+    return value is None or (isinstance(value, str) and not value) or (isinstance(value, float) and np.isnan(value))
 
 
 def _pack(column: str, value: Any) -> Any:
@@ -64,8 +64,8 @@ def _pack(column: str, value: Any) -> Any:
 def _unpacked(rows: Sequence[Row]) -> list[Row]:
     try:
         return [{k: json.loads(v) if k in _PACKED and isinstance(v, str) else v for k, v in row.items()} for row in rows]
-    except json.JSONDecodeError as error:
-        raise KPUError(f"a cell of {', '.join(_PACKED)} is no JSON: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise KPUError(f"a cell of {', '.join(_PACKED)} is no JSON: {error!s:.200}") from None
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> Row:

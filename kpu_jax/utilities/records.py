@@ -56,7 +56,7 @@ def from_dict(values: Any) -> Any:
     if not isinstance(values, Mapping) or "kind" not in values:
         raise KPUError(f"expected a dict with 'kind' ({', '.join(KINDS)}), got {shown(values)}")
     kind = values["kind"]
-    if kind not in _READ:
+    if not isinstance(kind, str) or kind not in _READ:
         raise KPUError(f"kind = {shown(kind)} is unknown: {nearest(kind, KINDS)}")
     try:
         return _READ[kind](values)
