@@ -37,8 +37,9 @@ ELEMENTWISE: dict[str, Cost] = {
         "dynamic_slice gather cumsum cumprod cummax cummin mulhi tile stack zeros_like iota_2x32_shape".split(),
         _SIMPLE,
     ),
-    "clamp": Cost(simple=2),
-    **dict.fromkeys("exp exp2 log sin cos".split(), _EXP),
+    **dict.fromkeys("clamp one_minus_square".split(), Cost(simple=2)),
+    "polynomial": Cost(simple=2),  # per degree: Horner's rule
+    **dict.fromkeys("exp exp2 log log2 sin cos".split(), _EXP),
     **dict.fromkeys("expm1 log1p".split(), Cost(simple=1, exp=1)),
     "tan": Cost(exp=2, div=1),
     **dict.fromkeys("tanh logistic".split(), Cost(simple=2, exp=1, div=1)),
@@ -88,8 +89,8 @@ UPDATES: dict[str, Cost] = {
 VIEWS: frozenset[str] = frozenset(
     "reshape transpose broadcast_in_dim broadcast_to squeeze slice rev bitcast_convert_type stop_gradient name "
     "random_wrap random_unwrap to_edtype from_edtype device_put sharding_constraint layout_constraint reshard "
-    "optimization_barrier pvary reduced_vary_cast_p vary_unreduced_cast_p split unstack tie stage "
-    "with_memory_space_constraint pin unpin shape_assertion dce_sink inspect_sharding check".split()
+    "optimization_barrier pvary reduced_vary_cast_p vary_unreduced_cast_p reduced_vary_cast vary_unreduced_cast relayout split unstack "
+    "tie stage with_memory_space_constraint pin unpin shape_assertion dce_sink inspect_sharding check".split()
 )
 """No work: the movers reshape, transpose, slice and broadcast on the way."""
 
@@ -122,8 +123,8 @@ HOST: dict[str, str] = {
         [
             *_collectives,
             *(f"{name}_{end}" for name in _collectives for end in ("start", "done")),
-            *"all_gather_invariant axis_index pmax pmin ragged_all_to_all unreduced_psum unreduced_psum_start preduced "
-            "unreduced_reduce_scatter unreduced_reduce_scatter_start psend precv".split(),
+            *"all_gather_invariant axis_index pbroadcast_dynamic pmax pmin unreduced_pmax unreduced_pmin ragged_all_to_all unreduced_psum "
+            "unreduced_psum_start preduced unreduced_reduce_scatter unreduced_reduce_scatter_start psend precv".split(),
         ],
         _CHIPS,
     ),
