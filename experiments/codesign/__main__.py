@@ -12,13 +12,13 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 
 import kpu_jax as kpu
 from experiments.codesign.baselines import BASELINES
 from experiments.codesign.layers import NETWORKS, dosa_network
+from experiments.codesign.setting import LIMITS, SPACE
 from kpu_jax.explore.codesign.axes import axes_of
 from kpu_jax.explore.codesign.finish import Finish
 from kpu_jax.explore.codesign.gradient import Relaxation
@@ -26,8 +26,6 @@ from kpu_jax.explore.codesign.lagrangian import Problem
 from kpu_jax.explore.codesign.networks import networks_of
 from kpu_jax.mapping.proposals import SWEEP_STRATEGIES
 
-SPACE = Path(__file__).parents[1] / "which_kpu" / "space.toml"
-LIMITS = {"area_mm2": 20.0, "power_w": 5.0}
 TIMED = 16  # chips that every method may time exactly
 
 
