@@ -34,4 +34,9 @@ package: .venv/ready
 matrix: .venv/ready
 	.venv/bin/python tests/packaging/matrix.py
 
-.PHONY: main-job test lint package matrix
+# The documents as a site in build/site; a warning, such as a link to nowhere, is an error.
+docs: .venv/ready
+	.venv/bin/pip install -q -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict
+
+.PHONY: main-job test lint package matrix docs

@@ -71,7 +71,12 @@ def compare_reports(a: Report, b: Report) -> Analysis:
 def _differences(terms: list[tuple[str, Any, Any]], a: Any, b: Any) -> list[Row]:
     rows = [(name, float(x), float(y)) for name, x, y in terms if x or y] + [("total", float(a), float(b))]
     whole = float(b) - float(a)
-    return [{"term": n, "a": x, "b": y, "b - a": y - x, "of the difference %": 100 * (y - x) / whole if whole else 0.0} for n, x, y in rows]
+    found = []
+    for name, x, y in rows:
+        change = y - x if abs(y - x) > 1e-12 * max(abs(x), abs(y)) else 0.0  # not what rounding leaves
+        share = 100 * change / whole if whole and change else 0.0
+        found.append({"term": name, "a": x, "b": y, "b - a": change, "of the difference %": share})
+    return found
 
 
 def _reasons(tables: dict[str, list[Row]]) -> list[str]:

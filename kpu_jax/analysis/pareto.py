@@ -57,7 +57,8 @@ def hypervolume(points: Any, reference: Any) -> float:
     """Volume that `points` [n, objective] (minimised) dominate below `reference` [objective], in the product of the units.
 
     Exact up to rounding, by slicing along the last objective (Zitzler, PhD thesis, ETH Zurich, 1999); the cost grows as
-    n^(objectives - 1). Points that do not lie below the reference in every objective add nothing.
+    n^(objectives - 1). Points that do not lie below the reference in every objective add nothing. Raises `KPUError` unless `points` is a
+    table of numbers and `reference` as many finite ones as it has objectives.
     """
     table = _table("points", points)
     corner = np.asarray(reference, np.float64) if is_number(np.asarray(reference)) else np.zeros(0)

@@ -22,6 +22,7 @@ def layer_table(workload: Workload, report: Report, mappings: Mapping | None = N
     """The rows of a workload with their share of a `report` of it (counts applied), and the mapping of each.
 
     `input_bytes`: the distinct bytes of A, each pixel of a convolution once; `im2col_bytes`: as patches.
+    Raises `KPUError` for the report of another workload.
     """
     if report.per_op is None or np.shape(report.per_op.cycles) != (workload.rows,):
         raise KPUError(f"layer_table needs the report of this workload, with per_op of {workload.rows} rows")

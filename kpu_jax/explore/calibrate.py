@@ -76,14 +76,14 @@ class Calibration:
     strategies: np.ndarray
 
     def errors(self, *, held_out: bool = False) -> np.ndarray:
-        """|predicted / measured - 1| [row]."""
+        """|predicted / measured - 1| [row], float64. Raises `KPUError` for held-out errors where nothing was held out."""
         if held_out and self.held_out_s is None:
             raise KPUError("held-out errors need cross-validation: calibrate with folds of 2 or more")
         predicted = self.held_out_s if held_out and self.held_out_s is not None else self.predicted_s
         return np.abs(predicted / self.measured_s - 1)
 
     def predict(self, workload: Workload) -> np.ndarray:
-        """Exact times [row] of one execution of each operation on the calibrated chip [s]."""
+        """Exact times [row] of one execution of each operation on the calibrated chip [s]. Raises `KPUError` for what is no workload."""
         check_type("workload", workload, Workload, "make one with kpu.Workload.from_ops")
         seconds = _timed(self.config, workload, _finalists(self.config, workload, self.strategies))
         return seconds + self.overhead_s

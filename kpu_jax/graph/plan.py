@@ -27,6 +27,7 @@ from kpu_jax.model.report import Report
 from kpu_jax.workload import Node, Origin, Workload, check_workload
 from kpu_jax.workload.padding import pad_rows, padded_length, repeat_last
 
+# What each policy of a plan may be.
 POLICIES: dict[str, tuple[str, ...]] = {
     "objective": OBJECTIVES,
     "fusion": ("epilogue", "none"),

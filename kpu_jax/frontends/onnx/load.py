@@ -104,7 +104,7 @@ def onnx_function(
     """An ONNX file (extra `onnx`) as a JAX function: `model({"x": array})` gives {output: array}.
 
     `model.inputs` are the arrays that it takes, `sim.execute(model)(arrays)` runs it on the machine. Arguments, and
-    what they mean, as for `load_onnx`; what the policies leave to the host has a shape but cannot be run.
+    what they mean, as for `load_onnx`; what the policies leave to the host has a shape but cannot be run. Raises as it does.
     """
     check_choice("unsupported", unsupported, POLICIES)
     model = read_model(file_path(path), OPERATORS)
