@@ -100,6 +100,23 @@ def test_real_models(name):
     assert report is None or float(report.macs) == net.macs.sum()
 
 
+def test_the_machine_computes_what_onnx_runtime_computes():
+    """The same weights end to end in float32, every product and convolution by the machine."""
+    runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    path = package("silero_vad") / "data/silero_vad.onnx"
+    model = kpu.onnx_function(path, shapes={"input": (1, 576), "state": (2, 1, 128)}, inputs={"sr": 16000})
+    rng = np.random.default_rng(0)
+    arrays = {k: random(v.shape, v.dtype, rng) for k, v in model.inputs.items()}
+    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    want = session.run(None, {**arrays, "sr": np.asarray(16000)})
+    with kpu.Simulator() as sim:
+        value, report = sim.execute(model)(arrays)
+        assert list(value) == list(model.outputs) and sim.report is report
+        assert float(report.macs) == kpu.load_onnx(path, shapes={"input": (1, 576), "state": (2, 1, 128)}, inputs={"sr": 16000}).macs.sum()
+    for name, expected in zip(model.outputs, want, strict=True):
+        np.testing.assert_allclose(value[name], expected, rtol=0, atol=2e-6 * np.abs(expected).max())
+
+
 ONE = kpu.Mapping(l3_tile=(2**20, 16, 16), l2_tile=(16, 16, 16), buffering=("single", "single", "single"))
 
 
@@ -299,6 +316,49 @@ def test_broken_files(tmp_path):
         path = save(tmp_path, nodes, [("x", F32, [2, 3])], [(nodes[-1].output[0], F32, None)], [("w", np.ones(4, np.float32))])
         with pytest.raises(KPUError, match=f"m.onnx: {match}"):
             kpu.load_onnx(path)
+
+
+def broken(data, rng):
+    """A file cut short, or with bytes changed, zeroed or written twice."""
+    b, at = bytearray(data), int(rng.integers(len(data)))
+    kind = int(rng.integers(5))
+    if kind == 0:
+        return bytes(b[:at])
+    if kind == 1:
+        b[at] ^= 1 << int(rng.integers(8))
+    elif kind == 2:
+        for place in rng.integers(len(b), size=int(rng.integers(2, 20))):
+            b[place] = int(rng.integers(256))
+    elif kind == 3:
+        b[at : at + 8] = bytes(len(b[at : at + 8]))
+    else:
+        b[at:at] = b[at : at + int(rng.integers(1, 64))]
+    return bytes(b)
+
+
+FUZZED = {
+    "voice": ("silero_vad", "data/silero_vad.onnx", {"shapes": {"input": (1, 576), "state": (2, 1, 128)}, "inputs": {"sr": 16000}}),
+    "classifier": ("rapidocr_onnxruntime", "models/ch_ppocr_mobile_v2.0_cls_infer.onnx", {"shapes": {"x": (1, 3, 48, 32)}}),
+}
+
+
+@pytest.mark.parametrize(("name", "count"), [("voice", 40), pytest.param("voice", 300, marks=pytest.mark.long),
+                                             pytest.param("classifier", 300, marks=pytest.mark.long)])  # fmt: skip
+@pytest.mark.filterwarnings("ignore")
+def test_a_damaged_file_raises_nothing_but_kpu_errors(name, count, tmp_path):
+    module, file, options = FUZZED[name]
+    data, rng, refused = (package(module) / file).read_bytes(), np.random.default_rng(count), 0
+    for i in range(count):
+        start = (0, 0, max(0, len(data) - 20_000))[i % 3]  # anywhere, or where nodes and shapes stand: at the beginning and the end
+        end = (len(data), 20_000, len(data))[i % 3]
+        damaged = data[:start] + broken(data[start:end], rng) + data[end:]
+        (tmp_path / "m.onnx").write_bytes(damaged)
+        try:
+            kpu.load_onnx(tmp_path / "m.onnx", **options)
+        except KPUError as error:
+            refused += 1
+            assert "m.onnx" in str(error) and "\n" not in str(error)
+    assert refused > count // 4
 
 
 def test_missing_external_weights(tmp_path):
