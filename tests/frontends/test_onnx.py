@@ -11,6 +11,7 @@ import pytest
 
 import kpu_jax as kpu
 from kpu_jax.base.errors import KPUError
+from kpu_jax.execution import machine_product, on_machine
 from kpu_jax.workload import networks
 
 onnx = pytest.importorskip("onnx", reason="extra onnx")
@@ -100,21 +101,55 @@ def test_real_models(name):
     assert report is None or float(report.macs) == net.macs.sum()
 
 
-def test_the_machine_computes_what_onnx_runtime_computes():
+def small_network(tmp_path):
+    rng = np.random.default_rng(4)
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"], name="conv", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["a"], ["b"], name="relu"),
+        helper.make_node("Flatten", ["b"], ["c"], name="flat"),
+        helper.make_node("Gemm", ["c", "v"], ["scores"], name="gemm", transB=1),
+        helper.make_node("ArgMax", ["scores"], ["best"], name="best", axis=1),
+    ]
+    weights = [(n, rng.normal(size=shape).astype(np.float32)) for n, shape in (("w", (3, 2, 3, 3)), ("v", (4, 75)))]
+    outputs = [("scores", F32, [1, 4]), ("best", TensorProto.INT64, [1, 1])]
+    return save(tmp_path, nodes, [("x", F32, [1, 2, 5, 5])], outputs, weights), {}
+
+
+def voice(_):
+    return package("silero_vad") / "data/silero_vad.onnx", {"shapes": {"input": (1, 576), "state": (2, 1, 128)}, "inputs": {"sr": 16000}}
+
+
+@pytest.mark.long  # the report searches the best mappings, whose kernels take long to compile
+@pytest.mark.parametrize("build", [small_network, voice])
+def test_the_machine_computes_what_onnx_runtime_computes(build, tmp_path):
     """The same weights end to end in float32, every product and convolution by the machine."""
     runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
-    path = package("silero_vad") / "data/silero_vad.onnx"
-    model = kpu.onnx_function(path, shapes={"input": (1, 576), "state": (2, 1, 128)}, inputs={"sr": 16000})
+    path, options = build(tmp_path)
+    model = kpu.onnx_function(path, **options)
     rng = np.random.default_rng(0)
     arrays = {k: random(v.shape, v.dtype, rng) for k, v in model.inputs.items()}
     session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    want = session.run(None, {**arrays, "sr": np.asarray(16000)})
+    want = session.run(None, {**arrays, **{k: np.asarray(v) for k, v in options.get("inputs", {}).items()}})
     with kpu.Simulator() as sim:
         value, report = sim.execute(model)(arrays)
-        assert list(value) == list(model.outputs) and sim.report is report
-        assert float(report.macs) == kpu.load_onnx(path, shapes={"input": (1, 576), "state": (2, 1, 128)}, inputs={"sr": 16000}).macs.sum()
+        assert list(value) == sorted(model.outputs) and sim.report is report
+        assert float(report.macs) == kpu.load_onnx(path, **options).macs.sum()
     for name, expected in zip(model.outputs, want, strict=True):
+        assert value[name].dtype == expected.dtype
         np.testing.assert_allclose(value[name], expected, rtol=0, atol=2e-6 * np.abs(expected).max())
+
+
+def test_on_the_machine_a_model_gives_what_onnx_runtime_gives(tmp_path):
+    """The machine's numbers alone, without the report that `sim.execute` adds."""
+    runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    path, _ = small_network(tmp_path)
+    x = np.random.default_rng(0).normal(size=(1, 2, 5, 5)).astype(np.float32)
+    model = kpu.onnx_function(path)
+    with jax.enable_x64(True):
+        value = jax.jit(on_machine(model, machine_product()))({"x": x})
+    scores, best = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(None, {"x": x})
+    np.testing.assert_allclose(value["scores"], scores, rtol=0, atol=2e-6 * np.abs(scores).max())
+    assert value["best"].dtype == np.int64 and value["best"] == best
 
 
 ONE = kpu.Mapping(l3_tile=(2**20, 16, 16), l2_tile=(16, 16, 16), buffering=("single", "single", "single"))
