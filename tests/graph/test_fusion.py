@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -108,3 +110,25 @@ def test_the_traffic_of_a_perceptron_by_hand():
     table = report.table()
     assert sum(row["saved_bytes"] for row in table) == none - kept and sum(row["external_bytes"] for row in table) == kept
     np.testing.assert_allclose(sum(row["latency_ms"] for row in table), report.seconds * 1e3, rtol=1e-12)
+
+
+@pytest.mark.parametrize("scanned", [True, False])
+def test_layers_of_stacked_parameters_fuse_as_others_do(scanned):
+    """A bias is one layer's part of the stack, and so are its bytes."""
+    layers, rows, width = 5, 8, 16
+
+    def network(x, weights, biases):
+        if scanned:
+            return jax.lax.scan(lambda h, p: (jax.nn.relu(h @ p[0] + p[1]), None), x, (weights, biases))[0]
+        for i in range(layers):
+            x = jax.nn.relu(x @ weights[i] + biases[i])
+        return x
+
+    shapes = ((rows, width), (layers, width, width), (layers, width))
+    net = kpu.trace(network, dtype="int8")(*(jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes))
+    one = [t for origin in net.origins[:2] for t in origin.reads]
+    read = [(math.prod(t.shape), t.bytes) for t in one if t.name]
+    assert read == [(n, n) for n in (rows * width, width**2, width)]
+    pieces, done = fuse_epilogues(pieces_of(net), always)
+    assert [f.activation for f in done] == ["relu"] * len(pieces) and all(f.bias for f in done)
+    assert sum(p.repeats for p in pieces) == layers

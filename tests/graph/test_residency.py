@@ -195,3 +195,21 @@ def test_results_stay_only_within_one_iteration():
     assert [piece.repeats for piece in report.plan.pieces] == [5, 5]
     moved = sum(report.traffic["dram"].values())
     assert moved == 5 * (2 * 64 * 64 + 2 * 32 * 64)  # both weights, the carry in and out; nothing between
+
+
+def test_a_result_stays_though_its_reader_takes_other_arrays_too():
+    """Gains, biases and residual streams come from external memory; the product before them need not."""
+
+    def network(x, w, gain, v):
+        y = x @ w
+        y = y * jax.lax.rsqrt((y**2).mean(-1, keepdims=True) + 1e-5) * gain
+        return y @ v
+
+    rows, width = 32, 64
+    arrays = ((rows, width), (width, width), (width,), (width, width))
+    net = kpu.trace(network, dtype="int8")(*(jax.ShapeDtypeStruct(s, np.float32) for s in arrays))
+    report = plan_network(kpu.presets.edge_ai(), net)
+    assert [(k.name, k.until) for k in report.plan.kept] == [("dot", "rmsnorm"), ("rmsnorm", "dot_1")]
+    assert sum(report.traffic["dram"].values()) == sum(map(math.prod, arrays)) + rows * width
+    norm = [op for name, op in report.plan.workload if name.startswith("rmsnorm")]
+    assert [float(op.m) for op in norm] == [width, rows * width], "the gain is copied to L3, then read from there"
