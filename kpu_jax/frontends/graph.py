@@ -13,6 +13,8 @@ from kpu_jax.frontends.primitives import HOST, REFUSED, UPDATES
 from kpu_jax.frontends.vector import label, vector_op
 from kpu_jax.workload import HostWork, Node, Op, Origin, Tensor, Workload
 
+_POWERS = ("integer_pow", "square", "pow")
+
 
 def workload_of(flat: Flat, formats: Formats) -> Workload:
     """The operations of a program in execution order. Raises `KPUError` where the chip has nothing to do."""
@@ -108,6 +110,7 @@ class _Graph:
             loops=tuple(loop.name for loop in last.loops),
             reads=tuple(self._reads(group)),
             writes=tuple(self._writes(group)),
+            meets_itself=_meetings(group),
         )
 
     def _reads(self, group: list[Step]) -> list[Tensor]:
@@ -159,6 +162,22 @@ class _Graph:
                     size = _written(step, array) * self._formats.bits(array.dtype) / 8
                     written.append(Tensor(array.shape, array.dtype, size, result=result))
         return written
+
+
+def _meetings(group: list[Step]) -> tuple[str, ...]:
+    """Primitives of a group's full size that take the same array from outside by more than one way, or to a power."""
+    inside = {id(step) for step in group}
+    full = max((a.size for step in group for a in step.writes), default=0)
+    stems: dict[int, frozenset[int]] = {}  # array made inside -> arrays from outside that it stems from
+    found = []
+    for step in group:
+        bases = [a.base for a in step.reads if not a.base.constant]
+        each = [stems[id(b)] if b.maker is not None and id(b.maker) in inside else frozenset({id(b)}) for b in bases]
+        own = frozenset().union(*each)
+        if (sum(map(len, each)) > len(own) or step.primitive in _POWERS) and step.writes[0].size == full:
+            found.append(step.primitive)
+        stems.update((id(a), own) for a in step.writes)
+    return tuple(found)
 
 
 def _read(step: Step, position: int, array: Array) -> float:

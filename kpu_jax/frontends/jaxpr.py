@@ -109,7 +109,7 @@ class Reader:
             pairs = operands
         if name in VIEWS:
             return [_view(v.aval, base) for v, base in zip(eqn.outvars, pairs, strict=False)]
-        if name == "copy" and operands[0].constant:
+        if name in ("copy", "convert_element_type") and operands[0].constant:
             return [_view(eqn.outvars[0].aval, operands[0])]
         source = self._line(eqn) if self._place is None else self._place(scope)
         step = Step(name, eqn.params, operands, [], scope, source, repeats, loops)

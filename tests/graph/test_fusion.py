@@ -33,6 +33,9 @@ def fused(fn, *args):
     [
         (jax.nn.relu, "relu"), (jax.nn.gelu, "gelu"), (lambda x: jax.nn.gelu(x, approximate=False), "gelu"), (jnp.tanh, "tanh"),
         (jax.nn.sigmoid, "sigmoid"), (jax.nn.silu, "silu"), (jax.nn.leaky_relu, "leaky_relu"), (lambda x: x * 0.5, "none"),
+        (lambda x: x * jax.nn.sigmoid(1.702 * x), "silu"), (lambda x: 3 * jax.nn.sigmoid(2 * x), "sigmoid"), (jax.nn.relu6, "relu"),
+        (lambda x: 0.5 * x * (1 + jnp.tanh(0.8 * (x + 0.044715 * x * x * x))), "gelu"), (lambda x: jnp.maximum(x, 0.1 * x), "leaky_relu"),
+        (lambda x: jnp.clip(x, 0, 6), "relu"), (lambda x: x + x, "none"), (lambda x: jnp.where(x > 0, x, 0), "leaky_relu"),
     ],
 )  # fmt: skip
 def test_activations_and_biases_join_the_product(fn, activation):
@@ -61,6 +64,13 @@ def test_a_folded_normalisation_and_a_change_of_format_join():
         lambda x, w, v, r: (y := x @ w, jax.nn.relu(y)),  # the caller wants the product, too
         lambda x, w, v, r: (lambda y: (jax.nn.relu(y), jnp.sum(y)))(x @ w),  # two read it
         lambda x, w, v, r: jnp.tanh(jax.nn.relu(x @ w)),  # two activations
+        lambda x, w, v, r: (lambda y: y * y)(x @ w),  # a square, and no scale
+        lambda x, w, v, r: (x @ w + v) ** 2,
+        lambda x, w, v, r: jnp.tanh(x @ w) ** 2,
+        lambda x, w, v, r: (lambda y: y * y * jax.nn.sigmoid(y))(x @ w),
+        lambda x, w, v, r: jax.lax.erf(x @ w),  # half a GELU
+        lambda x, w, v, r: jnp.where(x @ w > 0, 1.0, 0.0),  # a step
+        lambda x, w, v, r: jnp.where(v > 0, x @ w, 0.0),  # chosen by something else
         lambda x, w, v, r: jax.nn.relu((x @ w)[:4]),  # a part of it
     ],
 )
