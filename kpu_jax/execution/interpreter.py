@@ -58,8 +58,8 @@ def _step(eqn: Any, args: list[Any], product: Product) -> Sequence[Any]:
     if not _has_products(eqn):
         return _bound(eqn, args)
     if name in CALLS:
-        inner = body_of(eqn)
-        return _run(inner.jaxpr, inner.consts, args, product)
+        inner, given = body_of(eqn, args)
+        return _run(inner.jaxpr, inner.consts, given, product)
     if name == "scan":
         return _scan(params, args, product)
     if name == "while":
