@@ -240,7 +240,7 @@ def _trace(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     call, given = (fn, args) if leaf else (_apply, (fn, *args))  # a module is a pytree, its parameters arguments
     paths, tree = jax.tree_util.tree_flatten_with_path((given, kwargs))
     leaves = [leaf for _, leaf in paths]
-    at = [i for i, leaf in enumerate(leaves) if _is_array(leaf)]
+    at = [i for i, leaf in enumerate(leaves) if is_array(leaf)]
     for i in at:
         shape = getattr(leaves[i], "shape", ())
         if not all(isinstance(n, (int, np.integer)) for n in shape):
@@ -254,7 +254,7 @@ def _trace(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
             filled[i] = array
         again, named = jax.tree_util.tree_unflatten(tree, filled)
         out = jax.tree_util.tree_leaves(call(*again, **named))
-        return [x for x in out if _is_array(x)]
+        return [x for x in out if is_array(x)]
 
     closed = jax.make_jaxpr(flat)(*(leaves[i] for i in at))
     return closed, [_path(paths[i][0]) for i in at]
@@ -269,7 +269,8 @@ def _apply(module: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     return module(*args, **kwargs)
 
 
-def _is_array(leaf: Any) -> bool:
+def is_array(leaf: Any) -> bool:
+    """Whether a leaf of the arguments is traced; others (functions, text, booleans) are handed on as they are."""
     if isinstance(leaf, (bool, str, bytes)):
         return False
     return isinstance(leaf, (int, float, complex, np.ndarray, np.generic, jax.Array, jax.ShapeDtypeStruct)) and not (
