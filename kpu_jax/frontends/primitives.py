@@ -98,7 +98,7 @@ FABRIC: frozenset[str] = frozenset({"dot_general", "conv_general_dilated", "ragg
 
 CALLS: frozenset[str] = frozenset(
     "jit pjit closed_call call core_call remat remat2 checkpoint custom_jvp_call custom_jvp_call_jaxpr custom_vjp_call composite "
-    "custom_vmap_call eval_jaxpr remat_opt".split()
+    "custom_vmap_call eval_jaxpr remat_opt custom_linear_solve".split()
 )
 """Inlined."""
 
@@ -112,7 +112,7 @@ HOST: dict[str, str] = {
     "fft": "a Fourier transform",
     **dict.fromkeys(
         "cholesky cholesky_update eig eigh hessenberg householder_product lu lu_pivots_to_permutation qr geqrf geqp3 "
-        "ormqr schur svd triangular_solve tridiagonal tridiagonal_solve symmetric_product custom_linear_solve".split(),
+        "ormqr schur svd triangular_solve tridiagonal tridiagonal_solve symmetric_product".split(),
         _SOLVER,
     ),
     **dict.fromkeys(
