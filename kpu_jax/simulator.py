@@ -13,7 +13,8 @@ import numpy as np
 
 from kpu_jax.base.errors import ClosedError, KPUError, check_choice, check_number
 from kpu_jax.base.pytree import is_traced, replace_path
-from kpu_jax.execution import machine_product, on_machine, split
+from kpu_jax.execution import machine_product, on_machine
+from kpu_jax.execution.arguments import split
 from kpu_jax.explore.mapping_search import best_mapping
 from kpu_jax.explore.quick_mapping import quick_mapping
 from kpu_jax.frontends.trace import trace

@@ -1,7 +1,6 @@
 """A JAX function run with its products computed by the machine."""
 
-from kpu_jax.execution.arguments import split
 from kpu_jax.execution.interpreter import Product, on_machine
 from kpu_jax.execution.machine_product import machine_product
 
-__all__ = ["Product", "machine_product", "on_machine", "split"]
+__all__ = ["Product", "machine_product", "on_machine"]

@@ -48,8 +48,8 @@ class Reader:
         results = self._walk(jaxpr, constants, kept, steps, "", 1, ())
         for var, array in zip(jaxpr.outvars, results, strict=True):
             if not array.size:
-                at = next((self._line(eqn) for eqn in jaxpr.eqns if var in eqn.outvars), "") or "an unknown line"
-                raise KPUError(f"the result of shape {array.shape} made at {at} has a dimension of zero: nothing to compute")
+                made = next((f"{e.primitive.name} at {self._line(e)}" for e in jaxpr.eqns if var in e.outvars), "the function")
+                raise KPUError(f"{made} gives a result of shape {array.shape}, with a dimension of zero: nothing to compute")
         return Flat(steps, results)
 
     def _constant(self, var: Any, value: Any) -> Array:
