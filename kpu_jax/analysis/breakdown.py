@@ -21,8 +21,10 @@ def time_terms(report: Report) -> dict[str, float]:
     The time that the multiply-adds would take at the chip's peak; what the fabric is held beyond that (edges, idle rows,
     columns and compute tiles); what the class that is held longest is held beyond the fabric; and the waiting of that class
     for latencies, data, room and others. Last, where there is any, the time beyond that of the operations one after the
-    other (host work), or less than 0 where they overlap. Exact, given the report's `busy`.
+    other (host work), or less than 0 where they overlap. Exact, given the report's `busy`. Raises `KPUError` for what is no
+    feasible report of one simulation.
     """
+    check_report("time_terms", report)
     rows = report if report.per_op is None else report.per_op
     cycles, peak = np.atleast_1d(rows.cycles), np.atleast_1d(rows.utilization * rows.cycles)
     fabric = np.maximum(np.atleast_1d(rows.busy["fabric"]), peak)

@@ -13,6 +13,8 @@ from matplotlib.axis import Axis
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter
 
+from kpu_jax.base.errors import KPUError, check_number
+from kpu_jax.base.validation import check_type
 from kpu_jax.model.bound import ENGINES
 
 # Okabe and Ito, "Color Universal Design" (2008), in an order in which neighbours also differ in grey.
@@ -22,6 +24,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 3)))
 SEQUENTIAL = "cividis"  # rises evenly in lightness, so it reads the same in grey
 INK, FAINT = "#222222", "#BBBBBB"
+LARGEST = 1e100  # what matplotlib places without an overflow
 MOST_BARS = 40  # beyond, labels would overlap: the rest is summed up or shown as a curve
 
 
@@ -55,7 +58,18 @@ ENGINE_LOOKS = looks(ENGINES)
 
 def new_axes(ax: Axes | None, width: float, height: float) -> Axes:
     """`ax`, or the axes of a new figure of this size [inch] that makes room for its labels."""
-    return plt.subplots(figsize=(width, height), layout="constrained")[1] if ax is None else ax
+    if ax is None:
+        return plt.subplots(figsize=(width, height), layout="constrained")[1]
+    check_type("ax", ax, Axes, "give one of those that plt.subplots() makes, or leave it out")
+    return ax
+
+
+def check_drawable(field: str, value: Any, unit: str, *, low: float = 0.0) -> float:
+    """A number of a size that an axis can hold: finite, at least `low`, at most 1e100 and, if it is not 0, at least 1e-100 from it."""
+    number = check_number(field, value, unit, low=low, high=LARGEST)
+    if 0 < abs(number) < 1 / LARGEST:
+        raise KPUError(f"{field} must be 0, or at least {1 / LARGEST:g} [{unit}], to be drawn, got {number:g}")
+    return number
 
 
 def short(text: str, most: int = 26) -> str:
