@@ -26,6 +26,7 @@ from kpu_jax.workload import GEMM, VECTOR, Op
 MOST_MIDDLE = 3  # vector operations between the two products
 FILLED = (0.25, 0.5, 0.8)  # of L3 by a block's scores and probabilities: what is tried
 FEW_HEADS = 5  # numbers of heads at once that are tried
+_ACROSS_ROWS = frozenset("cumsum cumprod cummax cummin cumlogsumexp gather dynamic_slice".split())  # a row may need others
 
 
 class Block(NamedTuple):
@@ -238,7 +239,7 @@ def _on_scores(pieces: Sequence[Piece], position: int, scores: int) -> Single | 
     """A vector operation as work on the `scores`, what other vector operations made of its A beside them; None for other work."""
     piece = pieces[position]
     made = piece.operands.get("A", ())
-    if made.count(scores) != 1 or not isinstance(piece.work, Single):
+    if made.count(scores) != 1 or not isinstance(piece.work, Single) or not _ACROSS_ROWS.isdisjoint(piece.origin.primitives):
         return None
     others = [p for p in made if p != scores]
     if any((op := pieces[p].op) is None or op.kind != VECTOR for p in others):
