@@ -101,11 +101,15 @@ class Store:
         if known is not None:
             return known
         arrays = compute()
+        self.write(name, arrays)
+        return arrays
+
+    def write(self, name: str, arrays: Arrays) -> None:
+        """Store a part, whole or not at all; `KPUError` if it cannot be written."""
         buffer = io.BytesIO()
         np.savez(buffer, allow_pickle=False, **arrays)
         body = buffer.getvalue()
         self._write(name, hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
-        return arrays
 
     def read(self, name: str) -> Arrays | None:
         """A stored part, or None if it is not there; `KPUError` if it is damaged."""

@@ -95,6 +95,9 @@ def test_host_work_is_listed_charged_and_never_dropped():
     host, dram = report.traffic["host"], report.traffic["dram"]
     assert sum(host.values()) == 2 * 32 * 64 and sum(dram.values()) == 2 * 64 * 64 + 6 * 32 * 64  # w twice; x, C, there, back, A, C
     assert not report.plan.kept, "what the host reads and writes is in external memory"
+    totals = {"latency_ms": report.seconds * 1e3, "energy_mj": report.energy_pj * 1e-9, "external_bytes": sum(dram.values())}
+    for column, total in totals.items():
+        assert sum(row[column] for row in report.table()) == pytest.approx(float(total), rel=1e-12)
     assert report.table()[-1]["does"].startswith("on the host") and "on the host" in repr(report)
     path = report.critical_path
     assert len(path.names) == 3 and sum(path.engines.values()) == pytest.approx(float(report.cycles), rel=1e-12)
