@@ -49,7 +49,8 @@ class Look(NamedTuple):
 def look(number: int) -> Look:
     """The look of category `number`: the eight first differ in everything, then colours are lighter and hatches move on against them."""
     n, turn = number % 8, number // 8
-    colour = to_hex(1 - (1 - np.array(to_rgb(OKABE_ITO[n]))) * LIGHTER**turn)
+    red, green, blue = (1 - (1 - part) * LIGHTER**turn for part in to_rgb(OKABE_ITO[n]))
+    colour = to_hex((red, green, blue))
     return Look(colour, HATCHES[(n + 2 * turn) % 8], MARKERS[(n + 2 * turn) % 8], LINES[(n + 2 * turn) % 8])
 
 
