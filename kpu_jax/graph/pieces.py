@@ -215,10 +215,10 @@ def _outward(workload: Workload, sources: Iterable[tuple[int, ...]]) -> list[boo
 def _by_arrays(op: Op, origin: Origin) -> dict[str, tuple[int, ...]]:
     """Operand -> the operations that make all of it, from the arrays of a front end, which are A's, then B's."""
     made = [t.producers if _is_result(t) else () for t in origin.reads]
-    if len(made) == 1:  # the other one is a constant, or both are one array
-        elements = math.prod(origin.reads[0].shape)
-        agree = [x for x, size in zip("AB", _elements(op), strict=True) if size == elements]
-        return {agree[0]: made[0]} if len(agree) == 1 and made[0] else {}
+    if len(made) == 1:  # the other one is a constant, or both are (parts of) one array
+        elements, sizes = math.prod(origin.reads[0].shape), _elements(op)
+        agree = "AB" if elements >= sum(sizes) else [x for x, size in zip("AB", sizes, strict=True) if size == elements]
+        return dict.fromkeys(agree, made[0]) if made[0] else {}
     return {x: one for x, one in zip("AB", made, strict=False) if one}
 
 

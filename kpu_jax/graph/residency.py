@@ -125,8 +125,9 @@ class _Lives:
         size = {p: self._pieces[p].result_bytes for p in names}
         others = math.fsum(size[p] for p in names - read)
         # A result that is more than the operand (a slice is read) is there whole.
-        unread = {x: sum(size[p] for p in made) - piece.work.held_bytes(x) for x, made in taken.items()}
-        others += math.fsum(more for more in unread.values() if more > ROUNDING)
+        held = {made: sum(piece.work.held_bytes(x) for x, own in taken.items() if own == made) for made in taken.values()}
+        unread = [sum(size[p] for p in made) - own for made, own in held.items()]
+        others += math.fsum(more for more in unread if more > ROUNDING)
         remaining = [_remaining(t, i, self._from_l3[t.piece]) for t in there]
         options: list[tuple[Places, frozenset[_There]]] = []
         for own in self._results(i):
