@@ -38,6 +38,7 @@ def test_the_python_of_all_documents_runs_and_prints_what_they_show():
     assert any(path.name == "README.md" for path, _ in shown)
     for path, example in shown:
         assert example.printed == (example.shown or "") or path.name == "README.md", f"{path}: python docs/examples.py writes it anew"
+        assert example.figures == bool(example.picture), f"{path}: a picture for each figure, and a figure for each picture"
 
 
 def test_the_two_commands_are_marked():

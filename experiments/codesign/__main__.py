@@ -4,7 +4,7 @@
 
 Every method gets the same space, limits and appraisal (the best mappings of the stated set inside, by the bound), as
 much wall time as the co-design took in all for the same seed, everything compiled before, and then the same exact
-finish on top: its best 16 chips timed exactly. The best chip of the space by a certified sweep is the reference.
+finish on top: its best 96 chips timed exactly. The best chip of the space by a certified sweep is the reference.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from kpu_jax.explore.codesign.lagrangian import Problem
 from kpu_jax.explore.codesign.networks import networks_of
 from kpu_jax.mapping.proposals import SWEEP_STRATEGIES
 
-TIMED = 16  # chips that every method may time exactly
+TIMED = 96  # chips that every method may time exactly
 
 
 def fresh(space: kpu.Space, net: kpu.Workload) -> Finish:

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from kpu_jax.base.errors import KPUError
 from kpu_jax.explore.limits import OBJECTIVES
 from kpu_jax.explore.sweep import SweepResult
-from kpu_jax.visualization.style import FAINT, INK, OKABE_ITO, SEQUENTIAL, new_axes, plain_log_ticks, thinned, titled
+from kpu_jax.visualization.style import FAINT, INK, SEQUENTIAL, VERMILION, new_axes, plain_log_ticks, thinned, titled
 from kpu_jax.visualization.sweep_rows import Column, Row, column_of, rows_of, shown_column, within
 
 MOST_DOTS = 5000
@@ -49,7 +49,7 @@ def plot_pareto(result: SweepResult | Sequence[Row], ax: Axes | None = None) -> 
     for name in OBJECTIVES:
         column, mark, size = BEST[name]
         i = int(np.argmin(np.where(meets, column_of(rows, column), np.inf)))
-        ax.plot(time[i], energy[i], mark, color=OKABE_ITO[5], markersize=size, markeredgecolor="white", zorder=4, linestyle="none",
+        ax.plot(time[i], energy[i], mark, color=VERMILION, markersize=size, markeredgecolor="white", zorder=4, linestyle="none",
                 label=f"best {name}: chip {rows[i].get('chip', i)}")  # fmt: skip
     everything = np.concatenate([time[meets | beyond], points[:, 0]])
     if everything.min() > 0 and everything.max() > 3 * everything.min():

@@ -23,7 +23,7 @@ MOST_CURVES = 8
 def plot_performance(results: Any, names: Sequence[str] | None = None, ax: Axes | None = None, *, measure: str = "seconds") -> Axes:
     """Bars or scaling curves of results, by what they are:
 
-    - the report of a `Workload`: time of each of its rows; fill: the engine class that binds it; the figure at a bar
+    - the report of a `Workload`: time of each of its rows; fill: the engine class that it is bound by; the figure at a bar
       is the utilization of the fabric. Of more than 40 rows the longest are shown and the others summed up.
       `names`: one per row (`workload.row_names`).
     - a list of reports, or a dict {name: result}: one bar each. A result is a report, a number (seconds), or a dict

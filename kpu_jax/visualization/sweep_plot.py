@@ -14,7 +14,7 @@ from matplotlib.colors import LogNorm, Normalize
 
 from kpu_jax.base.errors import KPUError, check_choice
 from kpu_jax.explore.sweep import SweepResult
-from kpu_jax.visualization.style import FAINT, INK, SEQUENTIAL, look, new_axes, thinned, titled
+from kpu_jax.visualization.style import FAINT, INK, SEQUENTIAL, VERMILION, look, new_axes, thinned, titled
 from kpu_jax.visualization.sweep_rows import RESULTS, Column, Row, fields_of, finite_column, rows_of, within
 
 WHAT = "plot_sweep"
@@ -76,7 +76,7 @@ def _parallel(rows: list[Row], fields: list[str], measure: str, ax: Axes | None)
     colours[:, 3] = np.where(front[shown], 0.95, 0.5)
     ax.add_collection(LineCollection(lines[::-1], colors=colours[::-1], linewidths=widths[::-1], zorder=2))
     best = order[0]
-    ax.plot(np.arange(len(columns)), placed[:, best], "o--", color="#D55E00", markersize=6, zorder=4,
+    ax.plot(np.arange(len(columns)), placed[:, best], "o--", color=VERMILION, markersize=6, zorder=4,
             label=f"least {goal_label.split(' [')[0]}: chip {rows[best].get('chip', best)}")  # fmt: skip
     for x, (column, values) in enumerate(zip(columns, table, strict=True)):
         ax.axvline(x, color=INK, linewidth=0.8, zorder=1)
