@@ -26,7 +26,8 @@ from kpu_jax.workload import GEMM, VECTOR, Op
 MOST_MIDDLE = 3  # vector operations between the two products
 FILLED = (0.25, 0.5, 0.8)  # of L3 by a block's scores and probabilities: what is tried
 FEW_HEADS = 5  # numbers of heads at once that are tried
-_ACROSS_ROWS = frozenset("cumsum cumprod cummax cummin cumlogsumexp gather dynamic_slice".split())  # a row may need others
+# Primitives after which a row of scores may hold what another held: scans, shifts, choices.
+_ACROSS_ROWS = frozenset("cumsum cumprod cummax cummin cumlogsumexp pad concatenate gather dynamic_slice".split())
 
 
 class Block(NamedTuple):

@@ -157,7 +157,7 @@ def _origin(given: Any) -> Origin:
         loops=tuple(given["loops"]),
         reads=tuple(_tensor(t) for t in given["reads"]),
         writes=tuple(_tensor(t) for t in given["writes"]),
-        meets_itself=tuple(given["meets_itself"]),
+        meets_itself=tuple(given.get("meets_itself", ())),
         zero_macs=float(given["zero_macs"]),
     )
 

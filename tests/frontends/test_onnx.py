@@ -313,6 +313,10 @@ def test_an_unknown_operator_and_its_policies(tmp_path):
     assert (work.function, work.bytes_to_host, work.bytes_from_host, work.readers) == ("com.example::Mystery", 48, 48, (1,))
     assert net.macs.sum() == 96 and "strange" in work.origin.source
     assert kpu.load_onnx(path, dims={"batch": 3}, unsupported="skip").host_work == ()
+    one_left_out = helper.make_node("Mystery", ["x"], ["y", ""], name="strange", domain="com.example")
+    path = save(tmp_path, [one_left_out], [("x", F32, [3, 4])], [("y", F32, None)])
+    with pytest.raises(KPUError, match=r"m.onnx: the function gives the chip nothing to do: all its work is the host's \(strange"):
+        kpu.load_onnx(path, unsupported="host")
 
 
 # -- what is wrong with a file

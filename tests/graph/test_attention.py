@@ -166,6 +166,8 @@ def test_attention_is_found_however_it_is_written(fn, heads, rows):
         lambda q, k, v: (w := jax.nn.softmax(q @ k.transpose(0, 2, 1)), w @ v),  # the weights leave
         lambda q, k, v: (q @ k.transpose(0, 2, 1)) @ v,  # nothing between
         lambda q, k, v: jnp.cumsum(q @ k.transpose(0, 2, 1), axis=1) @ v,  # rows that need the rows before
+        lambda q, k, v: jax.lax.associative_scan(jnp.maximum, q @ k.transpose(0, 2, 1), axis=1) @ v,
+        lambda q, k, v: jnp.roll(q @ k.transpose(0, 2, 1), 1, axis=1) @ v,
         lambda q, k, v: jax.nn.softmax(q @ k.transpose(0, 2, 1)).sum(0) @ v[0],  # another batch
         lambda q, k, v: jax.nn.softmax(q @ k.transpose(0, 2, 1) + (k @ q.transpose(0, 2, 1)).transpose(0, 2, 1)) @ v,  # two arrays
     ],

@@ -11,6 +11,7 @@ import pytest
 from networks_small import CHIP, SMALL, random_network, tower
 
 import kpu_jax as kpu
+from experiments.network_on_chip.__main__ import rows
 from kpu_jax.cli.main import main
 from kpu_jax.graph.paths import longest_path
 from kpu_jax.graph.pieces import L3, Single, pieces_of
@@ -133,6 +134,7 @@ def test_the_facade_and_the_command_line(capsys, tmp_path):
     with kpu.Simulator(config=CHIP) as sim:
         report = sim.run(kpu.trace(lambda x, w: jax.nn.relu(x @ w) @ w, dtype="int8")(jnp.zeros((16, 32)), jnp.zeros((32, 32))))
         assert isinstance(report, kpu.NetworkReport) and sim.report is report and len(report.plan.fused) == 1
+        assert [line.split(" | ")[2] for line in rows("two layers", "a chip", report)] == ["none", "fusion", "residency"]
         assert jax.tree.map(lambda v: v, report).plan is report.plan, "a pytree whose plan has no leaves"
         for wrong in ({"residency": "some"}, {"fuse": "none"}):
             with pytest.raises(kpu.KPUError, match="run"):

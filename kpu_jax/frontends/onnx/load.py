@@ -50,15 +50,19 @@ def load_onnx(
     """
     model = onnx_function(path, dims=dims, shapes=shapes, inputs=inputs, unsupported=unsupported, while_trips=while_trips)
     name = os.path.basename(os.fspath(path))
-    with jax.enable_x64(True):
-        return trace_with_sources(
-            model.with_all_work,
-            lambda scope: f"{name}: {scope}",
-            dtype=dtype,
-            while_trips=None,
-            branch_weights=branch_weights,
-            unsupported="host",
-        )(model.inputs)
+    traced = trace_with_sources(
+        model.with_all_work,
+        lambda scope: f"{name}: {scope}",
+        dtype=dtype,
+        while_trips=None,
+        branch_weights=branch_weights,
+        unsupported="host",
+    )
+    try:
+        with jax.enable_x64(True):
+            return traced(model.inputs)
+    except KPUError as error:
+        raise error if name in str(error) else KPUError(f"{os.fspath(path)}: {error}") from None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
