@@ -72,16 +72,19 @@ def column_of(rows: Sequence[Row], name: str) -> np.ndarray:
         return column_of(rows, Column.LATENCY) * column_of(rows, Column.ENERGY) * 1e-6
     if name not in rows[0]:
         raise KPUError(f"column {shown(name)} is unknown: {nearest(name, [c for c in rows[0] if is_number(rows[0][c])])}")
-    return np.array([_number(f"row {i} of the table: {name}", name, row.get(name)) for i, row in enumerate(rows)])
+    return np.array([_number(i, name, row.get(name)) for i, row in enumerate(rows)])
 
 
-def _number(field: str, column: str, value: Any) -> float:
+def _number(row: int, column: str, value: Any) -> float:
     """What an axis can hold. Time and energy of a chip that nothing fits on are infinite, or left open."""
+    if type(value) is float and 1 / LARGEST <= abs(value) <= LARGEST:  # nearly all of a long table
+        return value
     if column in (Column.LATENCY, Column.ENERGY, Column.EDP, Column.POWER) and is_number(value) and not np.ndim(value):
         with contextlib.suppress(OverflowError):
             if not math.isfinite(value):
                 return float(value)
-    return check_drawable(field, value, RESULTS[column][1] if column in RESULTS else "as given", low=-LARGEST)
+    unit = RESULTS[column][1] if column in RESULTS else "as given"
+    return check_drawable(f"row {row} of the table: {column}", value, unit, low=-LARGEST)
 
 
 def finite_column(rows: Sequence[Row], name: str) -> tuple[np.ndarray, str]:
