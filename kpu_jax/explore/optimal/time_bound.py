@@ -1,0 +1,175 @@
+"""Lower bounds on the makespan of many schedules at once, from counts along each axis.
+
+Beside the paths of `model.bound` (the busiest engine, with what must come before and after its work), these are chains
+around the blocks of C. An engine serves in program order, and that order is fixed (`design.md`, section 1).
+
+* At L1, C's way out after pass s stands in the streamer's queue before the loads for pass s + 2 (for s + 1 if L1 has
+  one place per block). So pass s, its drain, those loads, pass s + 2 follow one another: every other pass forms a
+  chain, both chains together hold all passes, drains and loads, and the makespan is no less than half of that sum.
+  If every block of C stays for two or more passes, the loads of a stay's second pass wait for the way out of the stay
+  before: all passes but the first of each stay lie on one chain.
+* At L2, moves in precede moves out where there are two places. So the write-back of a block of C stands in the movers'
+  queue before the moves in for the next block but one; with one place, for the next block. The chain of every other
+  block (of every block) holds the moves in, passes, drains and write-backs of these blocks.
+* At L3 the same with the DMA's stores and loads.
+
+Each chain starts when A has come to its level. Which blocks follow one another follows from the loop orders: if the
+innermost loop that iterates is that of M or N, every step has another block of C; else at least every block once.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kpu_jax.explore.optimal.orders import Choices, innermost
+from kpu_jax.explore.optimal.problem import Problem
+from kpu_jax.explore.optimal.traffic_bound import Axes, Moved, Partition
+
+Array = np.ndarray
+
+
+def bound_cycles(p: Problem, flow: int, parts: Partition, axes: Axes, choices: Choices, moved: Moved, exact: bool) -> Array:
+    """Fabric cycles that a schedule takes at least."""
+    m, n, k = axes.m, axes.n, axes.k
+    ea, eb, ec, acc = p.widths
+    groups, streamer, mover, dma = parts.groups, p.streamer, p.mover, p.dma
+    out_a, out_b, out_c = p.outside
+    fill = p.fill_drain[flow]
+    serial, after_hold = (0.0, fill) if p.overlap else (fill, 0.0)
+    fabric, passes = _fabric(p, flow, parts, axes, serial)
+
+    # Down the memories to the first pass, and up after the last.
+    channels = np.ceil(k.l3_size / (p.kernel_h * p.kernel_w))
+    first_a = (axes.input_rows[1] * p.in_w * channels if p.conv else m.l3_size * k.l3_size) * ea
+    a_in_l3 = dma.hold(groups * first_a * out_a) + dma.latency * out_a
+    b_in_l3 = a_in_l3 - dma.latency * out_a + dma.hold(groups * k.l3_size * n.l3_size * eb * out_b) + dma.latency * out_b
+    a_in_l2 = a_in_l3 + mover.hold(groups * m.first_l2 * k.first_l2 * ea) + mover.latency
+    b_in_l2 = b_in_l3 + mover.hold(groups * k.first_l2 * n.first_l2 * eb) + mover.latency
+    head = a_in_l2 + streamer.hold(groups * n.active * m.first_pass * k.first_pass * ea) + streamer.latency
+    if p.fabric:
+        b_in_l1 = b_in_l2 + streamer.hold(groups * m.active * k.first_pass * n.first_pass * eb) + streamer.latency
+        head = np.maximum(head, b_in_l1)
+    store = dma.hold(m.last_l3 * n.last_l3 * ec) + dma.latency if out_c else 0.0
+    after_move = mover.latency + store
+    after_drain = streamer.latency + mover.hold(m.last_l2 * n.last_l2 * min(ec, acc)) + after_move
+    after_pass = after_hold + streamer.hold(m.last_pass * n.last_pass * min(ec, acc)) + after_drain
+
+    lanes = parts.batch_steps * m.shares * n.shares / p.cols if moved.complete else 0.0
+    loads = streamer.hold_at_least(moved.loads)
+    drains = np.maximum(streamer.hold_at_least(moved.complete), lanes * p.vector) + streamer.hold_at_least(moved.drains)
+    paths = [
+        dma.hold_at_least(moved.dma),
+        a_in_l3 + mover.hold_at_least(moved.mover) + after_move,
+        a_in_l2 + loads + drains + after_drain,
+        head + fabric + after_pass,
+    ]
+
+    # Chains at L1.
+    loop = fabric + loads + passes * (streamer.latency + after_hold) + drains * moved.leaves_always
+    apart = choices.single(2)
+    paths.append(np.where(apart, a_in_l2 + loop, np.where(moved.leaves_always, a_in_l2 + loop / 2, 0.0)))
+    paths.append(_long_stays(p, flow, parts, axes, moved, fabric, drains, serial, after_hold) + a_in_l2)
+
+    # Chains at L2 and L3.
+    around_l1 = after_hold + 2 * (streamer.hold(1.0) + streamer.latency)
+    stays_l2, all_l2 = _stays(axes, choices.l2_order, [axis.turning for axis in axes[:3]], "l2_blocks", "most_l2")
+    moves_in = np.where(all_l2, mover.hold_at_least(moved.mover_in), parts.batch_steps * stays_l2 * mover.hold(1.0))
+    at_l2 = moves_in + mover.hold_at_least(moved.mover_out) + parts.batch_steps * stays_l2 * (mover.latency + around_l1)
+    loop = fabric + at_l2
+    paths.append(a_in_l3 + np.where(choices.single(1), loop, loop / 2))
+    if all(p.outside):
+        turning = [np.where(axis.l3_trips > 1, axis.l3_trips, 0.0) for axis in axes[:3]]
+        stays_l3, all_l3 = _stays(axes, choices.l3_order, turning, "l3_trips", "l3_trips")
+        stays_l3 = parts.batch_steps * stays_l3
+        loads_l3 = np.where(all_l3, dma.hold_at_least(moved.dma_in), 0.0) + dma.hold_at_least(moved.dma_out)
+        at_l3 = loads_l3 + stays_l3 * (dma.latency + mover.latency)
+        # The first moves into L2 of an L3 block: of A and B if it is another one along K, else of either.
+        move_a = mover.hold(groups * m.least_first_l2 * k.least_first_l2 * ea)
+        move_b = mover.hold(groups * k.least_first_l2 * n.least_first_l2 * eb) if p.fabric else move_a
+        along_k = innermost(choices.l3_order, [t > 0 for t in turning]) == 2
+        moves = np.where(along_k & p.fabric, move_a + move_b, np.minimum(move_a, move_b))
+        refill = around_l1 + mover.latency + mover.hold(1.0) + moves
+        loop = fabric + at_l3 + stays_l3 * refill
+        single = choices.single(0)
+        paths.append(np.where(single, loop, loop / 2))
+        paths.append(np.where(single & choices.single(1), fabric + at_l2 + at_l3, 0.0))
+        l3_steps = parts.batch_steps * m.l3_trips * n.l3_trips * k.l3_trips
+        other_c = (m.turning >= m.l2_blocks) | (n.turning >= n.l2_blocks)
+        paths.append(np.where(single & other_c, head + fabric + (l3_steps - 1) * refill + after_pass, 0.0))
+        if exact:
+            waits = _waits_for_place(p, flow, groups, axes, choices, moved, first_a, along_k & all_l2, refill)
+            paths.append(np.where(single, head + fabric + after_pass + (l3_steps - 1) * waits[0] + waits[1], 0.0))
+    cycles = paths[0]
+    for path in paths[1:]:
+        cycles = np.maximum(cycles, path)
+    return cycles
+
+
+def _waits_for_place(
+    p: Problem, flow: int, groups: float, axes: Axes, choices: Choices, moved: Moved, first_a: Array, along_k: Array, refill: Array
+) -> tuple[Array, Array]:
+    """(per L3 block, in all): fabric cycles lost while the only place of A or B in L3 is read, and then filled.
+
+    Both change with every L3 block (`along_k`), and C with every L2 block. The last move of X out of an L3 block stands
+    in the movers' queue behind the write-back of the last L2 block but two, so at most two blocks' passes go on meanwhile.
+    """
+    m, n, k = axes.m, axes.n, axes.k
+    ea, eb, _, _ = p.widths
+    extents = p.extents(flow)
+    across = [np.ceil(axis.l2_size / extent) for axis, extent in zip(axes[:3], extents, strict=True)]
+    stream = np.ceil((k, m, n)[flow].l2_size / (p.rate if flow == 0 else 1.0))
+    block = across[0] * across[1] * across[2] * (stream + (0.0 if p.overlap else p.fill_drain[flow]))
+    turns = [axis.turning >= axis.l2_blocks for axis in axes[:3]]
+    inner = innermost(choices.l2_order, [axis.turning > 0 for axis in axes[:3]])
+    least = [np.where(turn, 2.0, 1.0) for turn in turns]
+    enough = least[0] * least[1] * least[2] >= 4
+    dma = p.dma
+    loads_b = dma.hold_at_least(moved.dma_b) - dma.hold(groups * k.l3_size * n.l3_size * eb)
+    loads_a = dma.hold_at_least(moved.dma_in - moved.dma_b) - dma.hold(groups * first_a)
+    loads = loads_b + np.where((inner == 0) | (inner == 2), loads_a, 0.0)
+    known = (inner >= 0) & np.where(inner == 0, turns[0], np.where(inner == 1, turns[1], turns[2]))
+    valid = along_k & enough & known
+    each = refill + p.mover.latency + p.mover.hold(1.0) + dma.latency - 2 * block
+    return np.where(valid, each, 0.0), np.where(valid, np.maximum(loads, 0.0), 0.0)
+
+
+def _fabric(p: Problem, flow: int, parts: Partition, axes: Axes, serial: float) -> tuple[Array, Array]:
+    """(cycles that all passes hold the fabric, or the vector engine; number of passes)."""
+    m, n, k = axes.m, axes.n, axes.k
+    if not p.fabric:
+        return parts.batch_steps * m.stream * p.element, parts.batch_steps * m.l2_blocks
+    streams = (k, m, n)[flow]
+    across = (m.passes * n.passes, k.passes * n.passes, k.passes * m.passes)[flow]
+    passes = parts.batch_steps * across
+    return passes * (streams.stream + serial * streams.l2_blocks), passes * streams.l2_blocks
+
+
+def _long_stays(
+    p: Problem, flow: int, parts: Partition, axes: Axes, moved: Moved, fabric: Array, drains: Array, serial: float, after_hold: float
+) -> Array:
+    """The chain at L1 of C's stays, if each block comes once and stays for two passes or more; else 0."""
+    if parts.k > 1 or not p.fabric:
+        return np.zeros_like(fabric)
+    m, n, k = axes.m, axes.n, axes.k
+    blocks = ((m.passes * n.passes), (m.l2_blocks * n.passes), (m.passes * n.l2_blocks))[flow]
+    stays = parts.batch_steps * blocks
+    if flow == 0:
+        passes, later = k.l2_blocks, stays * (k.later_stream + serial * (k.l2_blocks - 1))
+    else:
+        passes, later = k.passes, fabric * (1 - 1 / k.passes)
+    links = later + drains + stays * (after_hold + p.streamer.latency)
+    return np.where(moved.stays_once & (passes >= 2), links, 0.0)
+
+
+def _stays(axes: Axes, order: Array, turning: list[Array], blocks: str, most: str) -> tuple[Array, Array]:
+    """(stays of C's blocks at a level, at least; whether every step of that level surely begins one).
+
+    `turning`: blocks along an axis that are not alone in their loop.
+    """
+    m, n, k = (getattr(axis, blocks) for axis in axes[:3])
+    steps = m * n * k
+    inner = innermost(order, [t > 0 for t in turning])
+    follow = np.where(inner == 0, turning[0] * n * k, np.where(inner == 1, m * turning[1] * k, 0.0))
+    once = getattr(axes.k, most) <= 1
+    stays = np.maximum(np.where(once, steps, m * n), follow)
+    return stays, once | (stays >= steps)
