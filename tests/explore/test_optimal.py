@@ -99,7 +99,8 @@ def as_nodes(p, plain, goal, mappings, row):
 
 
 OPS = [
-    kpu.Gemm(37, 50, 61, batch=3, bias=True), kpu.Conv(2, 14, 14, 8, 12, 3, padding=1), kpu.Gemm(1, 70, 300, dtype="bf16", activation="gelu"),
+    kpu.Gemm(37, 50, 61, batch=3, bias=True), kpu.Conv(2, 14, 14, 8, 12, 3, padding=1),
+    kpu.Gemm(1, 70, 300, dtype="bf16", activation="gelu"),
     kpu.Gemm(64, 20, 90, data_on="host"), kpu.Conv(1, 15, 13, 6, 20, 3, padding=1, stride=2),
 ]  # fmt: skip
 

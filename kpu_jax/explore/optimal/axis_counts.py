@@ -88,7 +88,8 @@ def _count_block(size: Array, parts: float, low: Array, high: Array, extent: flo
     last_rows = np.where(one, whole * last + np.maximum(rest - (trips - 1) * low, 0), last)
     rest_blocks = np.floor(rest / low)
     beyond = rest - rest_blocks * low
-    passes = np.where(one, (trips - 1) * low_passes + last_passes, np.maximum(ceil_div(share, extent), (trips - 1) * low_passes + last_passes))
+    in_turn = (trips - 1) * low_passes + last_passes
+    passes = np.where(one, in_turn, np.maximum(ceil_div(share, extent), in_turn))
     rest_passes = np.where(one, rest_blocks * low_passes + ceil_div(beyond, extent), ceil_div(rest, extent))
     body_rows = size - last_rows
     in_one_pass = np.where(low_passes <= 1, body_rows, 0.0) + np.where(last_passes <= 1, last_rows, 0.0)

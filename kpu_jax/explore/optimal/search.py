@@ -1,8 +1,9 @@
 """A mapping proven best over the whole space, by branch and bound: what is not timed exactly lies in a set bounded away.
 
-First the best of the stated set, and a narrow descent, which keeps only the most promising sets, find a good mapping. Then all sets are split down to
-ranges of L2 tiles, and dropped where their bound is no better; those that remain are split into single mappings, least
-bound first, and these timed exactly, least bound first, until the least bound left is no better than the best mapping.
+First the best of the stated set, and a narrow descent, which keeps only the most promising sets, find a good mapping.
+Then all sets are split down to ranges of L2 tiles, and dropped where their bound is no better; those that remain are
+split into single mappings, least bound first, and these timed exactly, least bound first, until the least bound left is
+no better than the best mapping.
 """
 
 from __future__ import annotations
@@ -73,7 +74,8 @@ def search_mapping(
         pass
     lower = search.run()
     if search.best is None:
-        why = f"none of the {search.space:,} mappings fits" if lower == np.inf else f"no mapping that fits was found within budget = {budget:,}"
+        none = f"none of the {search.space:,} mappings fits"
+        why = none if lower == np.inf else f"no mapping was found within budget = {budget:,} that fits"
         raise InfeasibleError(f"{op!r}: {why} this chip: enlarge its memories or free `fixed`")
     with jax.enable_x64(True):
         report = jax.tree.map(np.asarray, _report(cfg, plain, search.best, np.float64(search.cycles)))
