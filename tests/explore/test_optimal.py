@@ -46,7 +46,7 @@ def random_problem(seed):
             "buses.block_mover_bytes": float(rng.choice([1, 8])),
         }
     )
-    m, n, k = (int(v) for v in rng.integers(1, 4 if seed < SMALL else 5, 3))
+    m, n, k = (int(v) for v in rng.integers(1, 3 if seed < SMALL else 5, 3))
     where = ("external", "host")[seed % 7 == 0]
     gemm = kpu.Gemm(m, n, k, bias=bool(seed % 2), batch=1 + seed % 3 // 2, data_on=where, activation="relu" if seed % 5 == 1 else "none")
     op = kpu.Conv(1, m + 1, n + 1, 2, k, 2) if seed % 4 == 0 else gemm

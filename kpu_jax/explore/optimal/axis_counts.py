@@ -69,7 +69,7 @@ class _Class(NamedTuple):
     most_visits: Array
 
 
-def ceil_div(a: Array, b: Array | float) -> Array:
+def ceil_div(a: Array | float, b: Array | float) -> Array:
     """ceil(a / b) of whole numbers; exact, for a quotient of whole numbers below 2^53 never rounds up to a whole one."""
     return np.ceil(a / b)
 

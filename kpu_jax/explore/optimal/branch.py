@@ -62,7 +62,8 @@ def root_of(p: Problem, goal: Objective, flow: int, parts: Partition, trees: tup
     ranges = tuple(tree.root for tree in trees)
     groups = np.indices([len(r.l3) for r in ranges]).reshape(AXES, -1)
     nodes = np.concatenate([groups, np.full((len(Choices._fields), groups.shape[1]), FREE)])
-    return Branch(p, goal, flow, parts, trees, pins, (0,) * AXES, ranges, nodes, np.zeros(groups.shape[1]))
+    root = Branch(p, goal, flow, parts, trees, pins, (0,) * AXES, ranges, nodes, np.zeros(groups.shape[1]))
+    return root._replace(bounds=bounds_of(root, nodes))
 
 
 def bounds_of(branch: Branch, nodes: Array) -> Array:
@@ -171,7 +172,7 @@ def _options(branch: Branch, choice: str) -> Array:
     mask = iterates[0] + 2 * iterates[1] + 4 * iterates[2]
     allowed = np.zeros((len(ORDERS), nodes.shape[1]), bool)
     for present in np.unique(mask):
-        allowed[np.ix_(distinct_orders(ORDERS, int(present)), np.flatnonzero(mask == present))] = True
+        allowed[np.ix_(np.array(distinct_orders(ORDERS, int(present))), np.flatnonzero(mask == present))] = True
     return allowed
 
 

@@ -16,8 +16,6 @@ from kpu_jax.mapping.rate import rate_of
 from kpu_jax.model.costs import costs_of
 from kpu_jax.workload.footprint import element_bytes, operand_bytes
 
-GEOMETRY = ("in_w", "out_h", "out_w", "images", "channels", "kernel_h", "kernel_w")
-
 
 class Engines(NamedTuple):
     """The engines of a class, serving one transfer as a whole (`engines.rates.Gang`)."""
@@ -49,8 +47,8 @@ class Problem:
         self.fabric, self.conv = self.kind < 2, self.kind == 1
         self.sizes = tuple(float(getattr(op, axis)) for axis in "mnk")
         self.batch, self.mac_pj = float(op.batch), float(op.zero_gating) * float(costs.mac[int(op.mac_format)])
-        for name in GEOMETRY:
-            setattr(self, name, float(getattr(op, name)))
+        self.images, self.channels, self.in_w = float(op.images), float(op.channels), float(op.in_w)
+        self.out_h, self.out_w, self.kernel = float(op.out_h), float(op.out_w), float(op.kernel_h) * float(op.kernel_w)
         self.widths = tuple(float(v) for v in element_bytes(op))
         self.whole = tuple(float(v) for v in operand_bytes(op))
         self.locations = tuple(int(v) for v in (op.loc_a, op.loc_b, op.loc_c))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from kpu_jax.explore.optimal.axis_counts import MOST, AxisCounts, ceil_div, count_axis
@@ -58,7 +59,7 @@ class AxisTree:
             rows = np.arange(1, p.out_h + 1) * p.out_w
             tiles = np.concatenate([rows, np.arange(2, p.images + 1) * p.out_h * p.out_w])
         elif p.conv and self._axis == 2:
-            tiles = np.arange(1, p.channels + 1) * p.kernel_h * p.kernel_w
+            tiles = np.arange(1, p.channels + 1) * p.kernel
         else:
             tiles = np.arange(1, size + 1)
         if self._pinned_l3 is not None:
@@ -71,12 +72,12 @@ class AxisTree:
         if self._axis == 1:
             return np.stack([self._padding(p.sizes[1], tiles, width) for width in (eb, ec, acc)])
         if self._axis == 2:
-            total, cut = (p.channels, tiles / (p.kernel_h * p.kernel_w)) if p.conv else (p.sizes[2], tiles)
+            total, cut = (p.channels, tiles / p.kernel) if p.conv else (p.sizes[2], tiles)
             return self._padding(total, cut, ea)[None]
         if not p.conv:
             return np.zeros((3, len(tiles)))
         with jax.enable_x64(True):
-            rows = count_rows(jax.tree.map(np.float64, op), tiles, np.minimum(tiles, p.sizes[0]))
+            rows = count_rows(jax.tree.map(np.float64, op), jnp.asarray(tiles), jnp.asarray(np.minimum(tiles, p.sizes[0])))
         return np.stack([np.asarray(v) for v in (rows.moved, rows.first, rows.reserved)])
 
     def _padding(self, size: float, tiles: Array, width: float) -> Array:

@@ -67,7 +67,8 @@ def branches_of(p: Problem, op: Any, goal: Objective, pins: dict[str, float]) ->
         if any(useless(leaf, c, size) for leaf, c, size in zip(PARTITIONS, parts, (p.batch, *p.sizes), strict=True)):
             continue
         steps = math.ceil(p.batch / parts[0])
-        partition = Partition(*(float(c) for c in parts), float(steps), float(math.ceil(p.batch / steps)))
+        b, m, n, k = (float(c) for c in parts)
+        partition = Partition(b, m, n, k, float(steps), float(math.ceil(p.batch / steps)))
         for flow in flows:
             trees = tuple(tree(axis, parts[1 + axis], extent) for axis, extent in enumerate(p.extents(flow)))
             branches.append(root_of(p, goal, flow, partition, trees, pins))

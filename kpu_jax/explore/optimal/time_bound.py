@@ -39,7 +39,7 @@ def bound_cycles(p: Problem, flow: int, parts: Partition, axes: Axes, choices: C
     fabric, passes = _fabric(p, flow, parts, axes, serial)
 
     # Down the memories to the first pass, and up after the last.
-    channels = np.ceil(k.l3_size / (p.kernel_h * p.kernel_w))
+    channels = np.ceil(k.l3_size / p.kernel)
     first_a = (axes.input_rows[1] * p.in_w * channels if p.conv else m.l3_size * k.l3_size) * ea
     a_in_l3 = dma.hold(groups * first_a * out_a) + dma.latency * out_a
     b_in_l3 = a_in_l3 - dma.latency * out_a + dma.hold(groups * k.l3_size * n.l3_size * eb * out_b) + dma.latency * out_b

@@ -29,6 +29,9 @@ class Axes(NamedTuple):
     padding_n: Array  # [B, C, partial sums]: burst padding of one row of all L3 blocks [byte]
     padding_k: Array  # [A] the same, of a convolution of one pixel
 
+    def along(self, axis: int) -> AxisCounts:
+        return (self.m, self.n, self.k)[axis]
+
 
 class Partition(NamedTuple):
     """Compute tiles over the axes, with what follows for the batch."""
@@ -80,7 +83,7 @@ def _split(sx: Array, mx: Array, sy: Array, my: Array, x_inside: Array, y_inside
 
 def _visits(axes: Axes, sizes: tuple[float, ...], choices: Choices, x: int, y: int, u: int) -> _Visits:
     """`mapping.visits` of the operand of axes x and y. Elements that move more weigh more, so fewer of them weigh less."""
-    cx, cy, cu = axes[x], axes[y], axes[u]
+    cx, cy, cu = axes.along(x), axes.along(y), axes.along(u)
     wraps = (choices.inside_l3(x, u) & (cx.l3_trips > 1)) | (choices.inside_l3(y, u) & (cy.l3_trips > 1))
     times, tiles = np.where(wraps, cu.l3_trips, 1.0), np.where(wraps, cu.l3_pairs, cu.tiles)
     inside = choices.inside_l2(x, u), choices.inside_l2(y, u)
@@ -188,7 +191,7 @@ def may_fit(p: Problem, flow: int, parts: Partition, axes: Axes, choices: Choice
     l3_c, l2_c = (narrow, narrow) if moved is None else (np.where(v, acc, narrow) for v in (moved.partial_l3, moved.partial_l2))
     a_block = m.l3_size * k.l3_size
     if p.conv:
-        a_block = axes.input_rows[2] * p.in_w * np.ceil(k.l3_size / (p.kernel_h * p.kernel_w))
+        a_block = axes.input_rows[2] * p.in_w * np.ceil(k.l3_size / p.kernel)
     places = n.l3_size * bias + out_a * a_block * ea + out_b * k.l3_size * n.l3_size * eb + out_c * m.l3_size * n.l3_size * l3_c
     resident: Any = sum(whole for whole, outside in zip(p.whole[:2], (out_a, out_b), strict=True) if not outside)
     if not out_c:
