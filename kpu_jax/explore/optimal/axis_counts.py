@@ -42,6 +42,9 @@ class AxisCounts(NamedTuple):
     not_whole: Array  # elements that are not alone in their L3 block and in one pass
     many_passes: Array  # elements in L2 blocks of several passes
     turning: Array  # L2 blocks in L3 blocks of several
+    not_alone: Array  # passes that are not the only one of their L3 block
+    in_many: Array  # passes of L2 blocks of several
+    fewest: Array  # passes of an L2 block
     most_l2: Array  # L2 blocks, at most
     most_visits: Array  # (compute tile, pass) pairs at most; where the axis streams, (compute tile, L2 block) pairs
 
@@ -65,6 +68,9 @@ class _Class(NamedTuple):
     not_whole: Array
     many_passes: Array
     turning: Array
+    not_alone: Array
+    in_many: Array
+    fewest: Array
     most_l2: Array
     most_visits: Array
 
@@ -113,6 +119,9 @@ def _count_block(size: Array, parts: float, low: Array, high: Array, extent: flo
         not_whole=np.where((trips > 1) | (share > extent), size, 0.0),
         many_passes=np.where(one, size - in_one_pass, surely_many),
         turning=np.where(trips > 1, trips, 0.0),
+        not_alone=np.where((trips > 1) | (share > extent), passes, 0.0),
+        in_many=(trips - 1) * np.where(low_passes > 1, low_passes, 0.0) + np.where(last_passes > 1, last_passes, 0.0),
+        fewest=np.where(trips > 1, np.minimum(low_passes, last_passes), last_passes),
         most_l2=most_trips,
         most_visits=np.where(one, whole * passes + rest_passes, active * most_trips * ceil_div(high, extent)),
     )
@@ -138,6 +147,7 @@ def count_axis(
         tiles=np.maximum(first["l3_pairs"], last.l3_pairs),
         l3_size=np.where(full > 0, l3, last_size),
         l2_size=first["l2_size"],
+        fewest=np.where(full > 0, np.minimum(body.fewest, last.fewest), last.fewest),
         first_l2=first["first_l2"],
         least_first_l2=np.minimum(first["first_l2"], last.first_l2),
         first_pass=np.minimum(first["l2_size"], extent),
@@ -150,5 +160,5 @@ def count_axis(
     )
 
 
-_OF_ONE = {"l2_size", "first_l2", "last_l2", "last_pass"}  # sizes of a single block, no sums
+_OF_ONE = {"l2_size", "first_l2", "last_l2", "last_pass", "fewest"}  # of a single block, no sums
 MOST = np.array([name.startswith("most") for name in AxisCounts._fields])

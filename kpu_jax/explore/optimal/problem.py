@@ -62,7 +62,8 @@ class Problem:
         )
         self.fill_drain = tuple(float(r.fill_drain) for r in rates)
         self.overlap = float(first.overlap) > 0
-        self.vector, self.element = float(first.bias) + float(first.activation), float(first.element)
+        self.bias, self.element = float(first.bias), float(first.element)
+        self.vector = self.bias + float(first.activation)  # per element that leaves L1 complete
         array = cfg.compute.processor_array
         self.rows, self.cols, self.burst = float(array.rows), float(array.cols), float(cfg.buses.burst_bytes)
         self.add_cycles = float(cfg.vector.cycles_add)

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from kpu_jax.explore.optimal.l1_chains import L1, chains_at_l1
 from kpu_jax.explore.optimal.orders import Choices, innermost
 from kpu_jax.explore.optimal.problem import Problem
 from kpu_jax.explore.optimal.traffic_bound import Axes, Moved, Partition
@@ -54,9 +55,9 @@ def bound_cycles(p: Problem, flow: int, parts: Partition, axes: Axes, choices: C
     after_drain = streamer.latency + mover.hold(m.last_l2 * n.last_l2 * min(ec, acc)) + after_move
     after_pass = after_hold + streamer.hold(m.last_pass * n.last_pass * min(ec, acc)) + after_drain
 
-    lanes = parts.batch_steps * m.shares * n.shares / p.cols if moved.complete else 0.0
+    lanes = parts.batch_steps * m.shares * n.shares / p.cols
     loads = streamer.hold_at_least(moved.loads)
-    drains = np.maximum(streamer.hold_at_least(moved.complete), lanes * p.vector) + streamer.hold_at_least(moved.drains)
+    drains = _drains(p, parts, moved, lanes)
     paths = [
         dma.hold_at_least(moved.dma),
         a_in_l3 + mover.hold_at_least(moved.mover) + after_move,
@@ -64,11 +65,9 @@ def bound_cycles(p: Problem, flow: int, parts: Partition, axes: Axes, choices: C
         head + fabric + after_pass,
     ]
 
-    # Chains at L1.
-    loop = fabric + loads + passes * (streamer.latency + after_hold) + drains * moved.leaves_always
-    apart = choices.single(2)
-    paths.append(np.where(apart, a_in_l2 + loop, np.where(moved.leaves_always, a_in_l2 + loop / 2, 0.0)))
-    paths.append(_long_stays(p, flow, parts, axes, moved, fabric, drains, serial, after_hold) + a_in_l2)
+    if p.fabric:
+        work = L1(fabric, passes, serial, after_hold, loads, drains)
+        paths.append(a_in_l2 + chains_at_l1(p, flow, axes, choices, moved, work, exact) + after_drain - streamer.latency)
 
     # Chains at L2 and L3.
     around_l1 = after_hold + 2 * (streamer.hold(1.0) + streamer.latency)
@@ -103,6 +102,15 @@ def bound_cycles(p: Problem, flow: int, parts: Partition, axes: Axes, choices: C
     for path in paths[1:]:
         cycles = np.maximum(cycles, path)
     return cycles
+
+
+def _drains(p: Problem, parts: Partition, moved: Moved, lanes: Array) -> Array:
+    """Fabric cycles that C's way out of L1 holds the streamers, side by side with the vector engine."""
+    hold = p.streamer.hold_at_least
+    if moved.complete:
+        return np.maximum(hold(moved.complete), lanes * p.vector) + hold(moved.drains)
+    last = p.batch * parts.k * p.sizes[0] * p.sizes[1] * p.widths[3]  # bytes of the parts that end their K, at most
+    return np.maximum(hold(moved.drains), hold(np.maximum(moved.drains - last, 0.0)) + lanes * p.bias)
 
 
 def _waits_for_place(
@@ -142,23 +150,6 @@ def _fabric(p: Problem, flow: int, parts: Partition, axes: Axes, serial: float) 
     across = (m.passes * n.passes, k.passes * n.passes, k.passes * m.passes)[flow]
     passes = parts.batch_steps * across
     return passes * (streams.stream + serial * streams.l2_blocks), passes * streams.l2_blocks
-
-
-def _long_stays(
-    p: Problem, flow: int, parts: Partition, axes: Axes, moved: Moved, fabric: Array, drains: Array, serial: float, after_hold: float
-) -> Array:
-    """The chain at L1 of C's stays, if each block comes once and stays for two passes or more; else 0."""
-    if parts.k > 1 or not p.fabric:
-        return np.zeros_like(fabric)
-    m, n, k = axes.m, axes.n, axes.k
-    blocks = ((m.passes * n.passes), (m.l2_blocks * n.passes), (m.passes * n.l2_blocks))[flow]
-    stays = parts.batch_steps * blocks
-    if flow == 0:
-        passes, later = k.l2_blocks, stays * (k.later_stream + serial * (k.l2_blocks - 1))
-    else:
-        passes, later = k.passes, fabric * (1 - 1 / k.passes)
-    links = later + drains + stays * (after_hold + p.streamer.latency)
-    return np.where(moved.stays_once & (passes >= 2), links, 0.0)
 
 
 def _stays(axes: Axes, order: Array, turning: list[Array], blocks: str, most: str) -> tuple[Array, Array]:

@@ -59,12 +59,15 @@ class Moved(NamedTuple):
     mover_out: Array  # C, L2 to L3
     mover: Array
     loads: Array  # L2 to L1
+    loads_a: Array  # of these, A's
+    loads_b: Array
     drains: Array  # L1 to L2, of partial sums
     complete: float  # L1 to L2, of complete elements
     stays_once: Array  # bool: surely every block of C comes to L1 once
     leaves_always: Array  # bool: C leaves L1 after every pass
     partial_l3: Array  # bool: C leaves L2 partial
     partial_l2: Array
+    stays: tuple[Array, Array, Array]  # blocks of A, B, C, one after the other, in the L1 of the first compute tile
 
 
 class _Visits(NamedTuple):
@@ -72,6 +75,7 @@ class _Visits(NamedTuple):
     l2_reads: Array
     l2: Array
     l1: Array
+    stays: Array  # blocks, one after the other, in the L1 of the first compute tile
 
 
 def _split(sx: Array, mx: Array, sy: Array, my: Array, x_inside: Array, y_inside: Array) -> tuple[Array, Array]:
@@ -92,13 +96,21 @@ def _visits(axes: Axes, sizes: tuple[float, ...], choices: Choices, x: int, y: i
     one_x, one_y = sizes[x] - cx.many_passes, sizes[y] - cy.many_passes
     whole_x, whole_y = np.minimum(sizes[x] - cx.not_whole, one_x), np.minimum(sizes[y] - cy.not_whole, one_y)
     outside_l1, inside_l1 = _split(whole_x, one_x - whole_x, whole_y, one_y - whole_y, *inside)
-    block, each = _split(one_x, cx.many_passes, one_y, cy.many_passes, choices.inside_pass(x, u), choices.inside_pass(y, u))
+    inside_pass = choices.inside_pass(x, u), choices.inside_pass(y, u)
+    block, each = _split(one_x, cx.many_passes, one_y, cy.many_passes, *inside_pass)
     still = still_x * still_y
+    # The same in blocks of a pass.
+    one_x, one_y = cx.passes - cx.in_many, cy.passes - cy.in_many
+    alone_x, alone_y = np.minimum(cx.passes - cx.not_alone, one_x), np.minimum(cy.passes - cy.not_alone, one_y)
+    outside, within = _split(alone_x, one_x - alone_x, alone_y, one_y - alone_y, *inside)
+    for_block, for_pass = _split(one_x, cx.in_many, one_y, cy.in_many, *inside_pass)
+    stays = times * alone_x * alone_y + cu.l3_trips * outside + cu.l2_blocks * (within + for_block) + cu.passes * for_pass
     return _Visits(
         times=times,
         l2_reads=times * still + cu.l3_trips * outside_l2 + cu.l2_blocks * inside_l2,
         l2=tiles * still + cu.l3_pairs * outside_l2 + cu.l2_pairs * inside_l2,
         l1=tiles * whole_x * whole_y + cu.l3_pairs * outside_l1 + cu.l2_pairs * (inside_l1 + block) + cu.pass_pairs * each,
+        stays=stays,
     )
 
 
@@ -157,14 +169,17 @@ def bound_traffic(p: Problem, flow: int, parts: Partition, axes: Axes, choices: 
         mover_out=written_back,
         mover=a.l2_reads * ea + b.l2_reads * eb + bias * m.l2_blocks + (c.l2 - mn) * acc + written_back,
         loads=a.l1 * ea + b.l1 * eb + back * acc + bias * m.pass_pairs,
+        loads_a=a.l1 * ea,
+        loads_b=b.l1 * eb,
         drains=c.l1 * acc - finals - (mn * ec if alone else 0.0),
         complete=mn * ec if alone else 0.0,
         stays_once=(c.l1 <= mn) & exact,
         leaves_always=c.l1 >= every_pass * (1 - 1e-12),
         partial_l3=c.l2 - mn > 0.5,
         partial_l2=c.l1 - mn > 0.5,
+        stays=tuple(parts.batch_steps * v.stays for v in (a, b, c)),
     )
-    scaled = {"stays_once", "leaves_always", "partial_l3", "partial_l2"}
+    scaled = {"stays_once", "leaves_always", "partial_l3", "partial_l2", "stays"}
     moved = moved._replace(**{f: v * p.batch for f, v in moved._asdict().items() if f not in scaled})
     return moved, p.batch * (pj + _constant_pj(p))
 
