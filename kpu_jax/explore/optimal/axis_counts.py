@@ -24,7 +24,6 @@ class AxisCounts(NamedTuple):
     passes: Array
     shares: Array  # elements of the first compute tile
     stream: Array  # cycles in which its elements pass the array, block by block
-    later_stream: Array  # of these, all but those of the first block
     tiles: Array  # compute tiles that ever have a share
     l3_pairs: Array  # (compute tile, L3 block) pairs
     l2_pairs: Array
@@ -46,6 +45,8 @@ class AxisCounts(NamedTuple):
     in_many: Array  # passes of L2 blocks of several
     fewest: Array  # passes of an L2 block
     most_l2: Array  # L2 blocks, at most
+    most_passes: Array  # of an L2 block, at most
+    most_stream: Array  # cycles of an L2 block, at most
     most_visits: Array  # (compute tile, pass) pairs at most; where the axis streams, (compute tile, L2 block) pairs
 
 
@@ -61,7 +62,6 @@ class _Class(NamedTuple):
     first_l2: Array
     passes: Array
     stream: Array
-    first_stream: Array  # cycles of one L2 block, at most
     l2_pairs: Array
     pass_pairs: Array
     l2_moves: Array
@@ -112,7 +112,6 @@ def _count_block(size: Array, parts: float, low: Array, high: Array, extent: flo
         first_l2=np.where(trips > 1, np.where(one, body_rows / np.maximum(trips - 1, 1), whole * low), np.where(one, size, low)),
         passes=passes,
         stream=np.where(one, pieces + ceil_div(last, together), np.maximum(ceil_div(share, together), pieces + 1)),
-        first_stream=ceil_div(high, together),
         l2_pairs=whole * trips + np.where(one, rest_blocks + (beyond > 0), ceil_div(rest, high)),
         pass_pairs=whole * passes + rest_passes,
         l2_moves=np.where(trips > 1, size, 0.0),
@@ -152,7 +151,8 @@ def count_axis(
         least_first_l2=np.minimum(first["first_l2"], last.first_l2),
         first_pass=np.minimum(first["l2_size"], extent),
         active=first["l3_pairs"],
-        later_stream=np.maximum(sums["stream"] - first["first_stream"], 0.0),
+        most_passes=ceil_div(high, extent),
+        most_stream=ceil_div(high, together),
         last_l3=last_size,
         last_l2=last.last_l2,
         last_pass=last.last_pass,

@@ -17,42 +17,35 @@ With one place per block everything is in turn: one chain holds all loads and pa
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
 
 import numpy as np
 
 from kpu_jax.explore.optimal.orders import Choices
 from kpu_jax.explore.optimal.problem import Problem
 from kpu_jax.explore.optimal.traffic_bound import Axes, Moved
+from kpu_jax.explore.optimal.work import Work
 
 Array = np.ndarray
 M, N, K = range(3)
 PASS_AXES = ((M, N), (K, N), (K, M))  # by dataflow: the axes that passes walk
 
 
-class L1(NamedTuple):
-    """What the engines around the array do, in fabric cycles."""
+def always_new(flow: int, axes: Axes, choices: Choices, moved: Moved) -> tuple[Array, Array, Array]:
+    """Does every step surely bring a new block of A, B, C into L1?"""
+    x, y = PASS_AXES[flow]
+    several = axes.along(x).fewest >= 2, axes.along(y).fewest >= 2
+    x_inner = several[0] & (choices.inside_pass(x, y) | one_pass(axes, y))
+    y_inner = several[1] & (choices.inside_pass(y, x) | one_pass(axes, x))
+    both = several[0] | several[1]
+    a, b, c = ((x_inner, y_inner, both), (x_inner, both, y_inner), (both, x_inner, y_inner))[flow]
+    return a, b, c | moved.leaves_always
 
-    fabric: Array
-    passes: Array  # number of them
-    serial: float  # of each pass's hold, beyond its stream
-    after_hold: float
-    loads: Array
-    drains: Array
 
-
-def chains_at_l1(p: Problem, flow: int, axes: Axes, choices: Choices, moved: Moved, work: L1, exact: bool) -> Array:
+def chains_at_l1(p: Problem, flow: int, axes: Axes, choices: Choices, moved: Moved, work: Work, exact: bool) -> Array:
     """Fabric cycles from A's first block in L2 to C's last way out of L1, at least."""
     streamer, each = p.streamer, work.after_hold + p.streamer.latency
     stays_a, stays_b, stays_c = moved.stays
-    x, y = PASS_AXES[flow]
-    several = axes.along(x).fewest >= 2, axes.along(y).fewest >= 2
-    x_inner = several[0] & (choices.inside_pass(x, y) | _one_pass(axes, y))
-    y_inner = several[1] & (choices.inside_pass(y, x) | _one_pass(axes, x))
-    both = several[0] | several[1]
-    # Does every step surely bring a new block of A, B, C?
-    always_a, always_b, always_c = ((x_inner, y_inner, both), (x_inner, both, y_inner), (both, x_inner, y_inner))[flow]
-    always_c = always_c | moved.leaves_always
+    always_a, always_b, always_c = always_new(flow, axes, choices, moved)
     in_turn = work.fabric + work.loads + work.passes * each + work.drains * always_c
     chains = [
         in_turn * always_c,
@@ -64,20 +57,20 @@ def chains_at_l1(p: Problem, flow: int, axes: Axes, choices: Choices, moved: Mov
     return np.where(choices.single(2), in_turn, np.maximum(two / 2, _along_visits(p, flow, axes, choices, moved, work, exact)))
 
 
-def _one_pass(axes: Axes, axis: int) -> Array:
+def one_pass(axes: Axes, axis: int) -> Array:
     """Surely one pass along this axis in every L2 block?"""
     return axes.along(axis).most_visits <= axes.along(axis).l2_pairs
 
 
-def _along_visits(p: Problem, flow: int, axes: Axes, choices: Choices, moved: Moved, work: L1, exact: bool) -> Array:
+def _along_visits(p: Problem, flow: int, axes: Axes, choices: Choices, moved: Moved, work: Work, exact: bool) -> Array:
     """The chain of C's stays, if all are surely of two passes or more; else 0."""
     k, each, stays = axes.k, work.after_hold + p.streamer.latency, moved.stays[2]
     if flow == 0:  # passes differ in length by their L2 block's depth: the first is the deepest
         blocks = k.l2_blocks
-        later = stays * (k.later_stream + work.serial * (blocks - 1))
+        later = stays * (np.maximum(k.stream - k.most_stream, 0.0) + work.serial * (blocks - 1))
         return np.where(moved.stays_once & (blocks >= 2), later + stays * each + work.drains, 0.0)
     other = PASS_AXES[flow][1]
-    fewest = np.where(choices.inside_pass(K, other) | _one_pass(axes, other), k.fewest, 1.0)
+    fewest = np.where(choices.inside_pass(K, other) | one_pass(axes, other), k.fewest, 1.0)
     share = 1 - 1 / fewest  # of passes that are not the first of their stay
     later = work.fabric * share + stays * each
     # Of r passes, floor(r / 2) follow one another by place; of their loads, all but the first of a stay count half.

@@ -21,10 +21,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from kpu_jax.explore.optimal.l1_chains import L1, chains_at_l1
+from kpu_jax.explore.optimal.l1_chains import always_new, chains_at_l1
 from kpu_jax.explore.optimal.orders import Choices, innermost
 from kpu_jax.explore.optimal.problem import Problem
 from kpu_jax.explore.optimal.traffic_bound import Axes, Moved, Partition
+from kpu_jax.explore.optimal.visit_chains import finals_chain, visits_at_l2
+from kpu_jax.explore.optimal.work import work_of
 
 Array = np.ndarray
 
@@ -35,9 +37,8 @@ def bound_cycles(p: Problem, flow: int, parts: Partition, axes: Axes, choices: C
     ea, eb, ec, acc = p.widths
     groups, streamer, mover, dma = parts.groups, p.streamer, p.mover, p.dma
     out_a, out_b, out_c = p.outside
-    fill = p.fill_drain[flow]
-    serial, after_hold = (0.0, fill) if p.overlap else (fill, 0.0)
-    fabric, passes = _fabric(p, flow, parts, axes, serial)
+    work = work_of(p, flow, parts, axes, moved)
+    fabric, after_hold = work.fabric, work.after_hold
 
     # Down the memories to the first pass, and up after the last.
     channels = np.ceil(k.l3_size / p.kernel)
@@ -55,19 +56,25 @@ def bound_cycles(p: Problem, flow: int, parts: Partition, axes: Axes, choices: C
     after_drain = streamer.latency + mover.hold(m.last_l2 * n.last_l2 * min(ec, acc)) + after_move
     after_pass = after_hold + streamer.hold(m.last_pass * n.last_pass * min(ec, acc)) + after_drain
 
-    lanes = parts.batch_steps * m.shares * n.shares / p.cols
-    loads = streamer.hold_at_least(moved.loads)
-    drains = _drains(p, parts, moved, lanes)
     paths = [
         dma.hold_at_least(moved.dma),
         a_in_l3 + mover.hold_at_least(moved.mover) + after_move,
-        a_in_l2 + loads + drains + after_drain,
+        a_in_l2 + work.loads + work.drains + after_drain,
         head + fabric + after_pass,
     ]
 
     if p.fabric:
-        work = L1(fabric, passes, serial, after_hold, loads, drains)
-        paths.append(a_in_l2 + chains_at_l1(p, flow, axes, choices, moved, work, exact) + after_drain - streamer.latency)
+        after_way_out = after_drain - streamer.latency
+        paths += [
+            a_in_l3 + mover.hold_at_least(moved.mover_in) + work.write_backs + after_move,
+            a_in_l2 + chains_at_l1(p, flow, axes, choices, moved, work, exact) + after_way_out,
+            head + finals_chain(p, flow, parts, axes, choices, moved, work) + after_way_out,
+            head + visits_at_l2(p, flow, parts, axes, choices, moved, work) + after_move,
+        ]
+        boundaries = parts.batch_steps * m.l2_blocks * n.l2_blocks * k.l2_blocks - 1
+        link = after_hold + streamer.latency + 2 * streamer.hold(1.0)
+        in_turn = choices.single(1) & always_new(flow, axes, choices, moved)[2]
+        paths.append(np.where(in_turn, head + fabric + boundaries * link + after_pass, 0.0))
 
     # Chains at L2 and L3.
     around_l1 = after_hold + 2 * (streamer.hold(1.0) + streamer.latency)
@@ -104,15 +111,6 @@ def bound_cycles(p: Problem, flow: int, parts: Partition, axes: Axes, choices: C
     return cycles
 
 
-def _drains(p: Problem, parts: Partition, moved: Moved, lanes: Array) -> Array:
-    """Fabric cycles that C's way out of L1 holds the streamers, side by side with the vector engine."""
-    hold = p.streamer.hold_at_least
-    if moved.complete:
-        return np.maximum(hold(moved.complete), lanes * p.vector) + hold(moved.drains)
-    last = p.batch * parts.k * p.sizes[0] * p.sizes[1] * p.widths[3]  # bytes of the parts that end their K, at most
-    return np.maximum(hold(moved.drains), hold(np.maximum(moved.drains - last, 0.0)) + lanes * p.bias)
-
-
 def _waits_for_place(
     p: Problem, flow: int, groups: float, axes: Axes, choices: Choices, moved: Moved, first_a: Array, along_k: Array, refill: Array
 ) -> tuple[Array, Array]:
@@ -139,17 +137,6 @@ def _waits_for_place(
     valid = along_k & enough & known
     each = refill + p.mover.latency + p.mover.hold(1.0) + dma.latency - 2 * block
     return np.where(valid, each, 0.0), np.where(valid, np.maximum(loads, 0.0), 0.0)
-
-
-def _fabric(p: Problem, flow: int, parts: Partition, axes: Axes, serial: float) -> tuple[Array, Array]:
-    """(cycles that all passes hold the fabric, or the vector engine; number of passes)."""
-    m, n, k = axes.m, axes.n, axes.k
-    if not p.fabric:
-        return parts.batch_steps * m.stream * p.element, parts.batch_steps * m.l2_blocks
-    streams = (k, m, n)[flow]
-    across = (m.passes * n.passes, k.passes * n.passes, k.passes * m.passes)[flow]
-    passes = parts.batch_steps * across
-    return passes * (streams.stream + serial * streams.l2_blocks), passes * streams.l2_blocks
 
 
 def _stays(axes: Axes, order: Array, turning: list[Array], blocks: str, most: str) -> tuple[Array, Array]:

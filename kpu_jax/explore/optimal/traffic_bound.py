@@ -58,6 +58,7 @@ class Moved(NamedTuple):
     mover_in: Array  # A and B, L3 to L2
     mover_out: Array  # C, L2 to L3
     mover: Array
+    leaving_l2: Array  # elements of C
     loads: Array  # L2 to L1
     loads_a: Array  # of these, A's
     loads_b: Array
@@ -168,6 +169,7 @@ def bound_traffic(p: Problem, flow: int, parts: Partition, axes: Axes, choices: 
         mover_in=a.l2_reads * ea + b.l2_reads * eb,
         mover_out=written_back,
         mover=a.l2_reads * ea + b.l2_reads * eb + bias * m.l2_blocks + (c.l2 - mn) * acc + written_back,
+        leaving_l2=c.l2_reads,
         loads=a.l1 * ea + b.l1 * eb + back * acc + bias * m.pass_pairs,
         loads_a=a.l1 * ea,
         loads_b=b.l1 * eb,
@@ -177,7 +179,7 @@ def bound_traffic(p: Problem, flow: int, parts: Partition, axes: Axes, choices: 
         leaves_always=c.l1 >= every_pass * (1 - 1e-12),
         partial_l3=c.l2 - mn > 0.5,
         partial_l2=c.l1 - mn > 0.5,
-        stays=tuple(parts.batch_steps * v.stays for v in (a, b, c)),
+        stays=(parts.batch_steps * a.stays, parts.batch_steps * b.stays, parts.batch_steps * c.stays),
     )
     scaled = {"stays_once", "leaves_always", "partial_l3", "partial_l2", "stays"}
     moved = moved._replace(**{f: v * p.batch for f, v in moved._asdict().items() if f not in scaled})

@@ -1,0 +1,91 @@
+"""Chains through C's visits to L2 and through its last ways out of L1: lower bounds on the makespan.
+
+* Last ways out: until an element of C is complete, little of it needs the streamers for long; its last way out takes
+  as long as the vector engine. So the fabric's passes before the last ones along K, and the last ways out, lie on one
+  chain: a pass, its end, its way out, those behind it in the streamer's queue, and the loads for the second pass
+  after the last of these. (A run of two passes or more lies between, or the passes of one visit.)
+* Visits to L2: where C stays for two L2 blocks or more, its write-back comes before the moves in for the second block
+  of the next stay. So one chain holds the write-backs and all passes but those of the first L2 block of each stay,
+  or of these passes those before the last along K, and C's last ways out.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from kpu_jax.explore.optimal.l1_chains import PASS_AXES, K, one_pass
+from kpu_jax.explore.optimal.orders import Choices, innermost
+from kpu_jax.explore.optimal.problem import Problem
+from kpu_jax.explore.optimal.traffic_bound import Axes, Moved, Partition
+from kpu_jax.explore.optimal.work import Work
+
+Array = np.ndarray
+
+
+class _Finals(NamedTuple):
+    """The last pass along K of every block of C."""
+
+    counts: Array  # bool: the chain of last ways out holds
+    alone: Array  # bool: each of these passes ends a visit of two passes or more
+    blocks: Array  # of C, one pass each
+    runs: Array  # of such passes one after the other, at least
+
+
+def _finals(flow: int, parts: Partition, axes: Axes, choices: Choices, moved: Moved) -> _Finals:
+    m, n, k = axes.m, axes.n, axes.k
+    blocks = (m.passes * n.passes, m.l2_blocks * n.passes, m.passes * n.l2_blocks)[flow]
+    ends_block = _k_innermost(axes, choices)
+    if flow == 0:
+        alone, several = moved.stays_once, (m.fewest >= 2) | (n.fewest >= 2)
+        counts = k.l2_blocks >= 2
+    else:
+        other = PASS_AXES[flow][1]
+        alone = (k.fewest >= 2) & (choices.inside_pass(K, other) | one_pass(axes, other))
+        several, counts = axes.along(other).fewest >= 2, k.passes >= 2
+        ends_block = ends_block | (k.fewest >= 2)
+    runs = np.where(ends_block, m.l2_blocks * n.l2_blocks, 1.0)
+    return _Finals(counts & (alone | several), alone, parts.batch_steps * blocks, parts.batch_steps * runs)
+
+
+def _k_innermost(axes: Axes, choices: Choices) -> Array:
+    """Surely every L3 block has several L2 blocks along K, and their loop is the innermost?"""
+    inner = innermost(choices.l2_order, [axis.turning > 0 for axis in axes[:3]]) == K
+    return inner & (axes.k.turning >= axes.k.l2_blocks)
+
+
+def _held_without(flow: int, axes: Axes, work: Work, blocks: Array, passes: Array, streams: Array) -> Array:
+    """Of the fabric's hold, at least what is left without so many passes along K (or L2 blocks, where K streams)."""
+    k = axes.k
+    if flow:
+        return work.fabric * np.maximum(1 - passes / k.passes, 0.0)
+    stream = np.maximum(k.stream - streams * k.most_stream, 0.0)
+    return blocks * (stream + work.serial * np.maximum(k.l2_blocks - streams, 0.0))
+
+
+def finals_chain(p: Problem, flow: int, parts: Partition, axes: Axes, choices: Choices, moved: Moved, work: Work) -> Array:
+    """Fabric cycles from the first pass to C's last way out of L1, at least."""
+    f, each = _finals(flow, parts, axes, choices, moved), work.after_hold + p.streamer.latency
+    before = _held_without(flow, axes, work, f.blocks, np.ones(1), np.ones(1))
+    return np.where(f.counts, before + work.finals + np.where(f.alone, f.blocks, f.runs) * each, 0.0)
+
+
+def visits_at_l2(p: Problem, flow: int, parts: Partition, axes: Axes, choices: Choices, moved: Moved, work: Work) -> Array:
+    """Fabric cycles from the first pass to the end of C's last write-back's hold, at least."""
+    m, n, k = axes.m, axes.n, axes.k
+    f, each = _finals(flow, parts, axes, choices, moved), work.after_hold + p.streamer.latency
+    whole_m, whole_n = (axis.most_l2 <= axis.l3_trips for axis in (m, n))
+    l3_inner = innermost(choices.l3_order, [axis.l3_trips > 1 for axis in axes[:3]]) == K
+    through = whole_m & whole_n & l3_inner  # C stays for all of K
+    long = _k_innermost(axes, choices) | (through & (k.l2_blocks >= 2))
+    other_c = (m.turning >= m.l2_blocks) | (n.turning >= n.l2_blocks)
+    firsts = np.where(through, 1.0, k.l3_trips)  # stays of a block of C at most, each with a first L2 block
+    stays = parts.batch_steps * m.l2_blocks * n.l2_blocks * np.where(through | ~other_c, 1.0, k.l3_trips)
+    skipped = firsts * k.most_passes
+    plain = _held_without(flow, axes, work, f.blocks, skipped, firsts) + stays * each
+    by_finals = _held_without(flow, axes, work, f.blocks, skipped + 1, firsts + 1)
+    by_finals = by_finals + work.finals + np.where(f.alone, f.blocks, f.runs) * each
+    link = p.mover.latency + p.mover.hold(1.0) + p.streamer.hold(1.0) + p.streamer.latency
+    held = np.maximum(plain, np.where(f.counts, by_finals, 0.0))
+    return np.where(long, held + work.write_backs + (stays - 1) * link, 0.0)
