@@ -20,7 +20,7 @@ import functools
 
 import numpy as np
 
-from kpu_jax.explore.optimal.orders import Choices
+from kpu_jax.explore.optimal.orders import Choices, innermost
 from kpu_jax.explore.optimal.problem import Problem
 from kpu_jax.explore.optimal.traffic_bound import Axes, Moved
 from kpu_jax.explore.optimal.work import Work
@@ -62,6 +62,22 @@ def one_pass(axes: Axes, axis: int) -> Array:
     return axes.along(axis).most_visits <= axes.along(axis).l2_pairs
 
 
+def stays_along_k(flow: int, axes: Axes, choices: Choices) -> tuple[Array, Array]:
+    """(passes of C's stays in L1, at least; share of passes that are not the first of a stay), where K does not stream."""
+    k, other = axes.k, PASS_AXES[flow][1]
+    alone = one_pass(axes, other)
+    fewest = np.where(choices.inside_pass(K, other) | alone, k.fewest, 1.0)
+    through = alone & k_innermost(axes, choices)  # for all L2 blocks along K
+    share = np.maximum(1 - 1 / fewest, np.where(through, 1 - k.l3_trips / k.passes, 0.0))
+    return np.where(through, np.maximum(fewest, 2.0), fewest), share
+
+
+def k_innermost(axes: Axes, choices: Choices) -> Array:
+    """Surely every L3 block has several L2 blocks along K, and their loop is the innermost?"""
+    inner = innermost(choices.l2_order, [axis.turning > 0 for axis in axes[:3]]) == K
+    return inner & (axes.k.turning >= axes.k.l2_blocks)
+
+
 def _along_visits(p: Problem, flow: int, axes: Axes, choices: Choices, moved: Moved, work: Work, exact: bool) -> Array:
     """The chain of C's stays, if all are surely of two passes or more; else 0."""
     k, each, stays = axes.k, work.after_hold + p.streamer.latency, moved.stays[2]
@@ -69,12 +85,10 @@ def _along_visits(p: Problem, flow: int, axes: Axes, choices: Choices, moved: Mo
         blocks = k.l2_blocks
         later = stays * (np.maximum(k.stream - k.most_stream, 0.0) + work.serial * (blocks - 1))
         return np.where(moved.stays_once & (blocks >= 2), later + stays * each + work.drains, 0.0)
-    other = PASS_AXES[flow][1]
-    fewest = np.where(choices.inside_pass(K, other) | one_pass(axes, other), k.fewest, 1.0)
-    share = 1 - 1 / fewest  # of passes that are not the first of their stay
+    fewest, share = stays_along_k(flow, axes, choices)
     later = work.fabric * share + stays * each
     # Of r passes, floor(r / 2) follow one another by place; of their loads, all but the first of a stay count half.
-    even = np.where(exact & (k.passes <= fewest * k.l2_blocks), np.floor(fewest / 2) / fewest, share / 2)
+    even = np.where(exact & (k.passes <= k.fewest * k.l2_blocks) & (k.fewest >= 2), np.floor(k.fewest / 2) / k.fewest, share / 2)
     loads = work.loads * np.maximum(1 - 1 / np.maximum(fewest - 1, 1), 0) / 2
     by_place = (work.fabric + work.passes * each) * even + loads
     return np.where(fewest >= 2, np.maximum(later, by_place) + work.drains, 0.0)

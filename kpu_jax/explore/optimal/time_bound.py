@@ -98,7 +98,9 @@ def bound_cycles(p: Problem, flow: int, parts: Partition, axes: Axes, choices: C
         loop = fabric + at_l3 + stays_l3 * refill
         single = choices.single(0)
         paths.append(np.where(single, loop, loop / 2))
-        paths.append(np.where(single & choices.single(1), fabric + at_l2 + at_l3, 0.0))
+        # A's moves into L2 may go on while B comes to L3: they are left out here.
+        at_both = at_l3 + at_l2 - moves_in + parts.batch_steps * stays_l2 * mover.hold(1.0)
+        paths.append(np.where(single & choices.single(1), fabric + at_both, 0.0))
         l3_steps = parts.batch_steps * m.l3_trips * n.l3_trips * k.l3_trips
         other_c = (m.turning >= m.l2_blocks) | (n.turning >= n.l2_blocks)
         paths.append(np.where(single & other_c, head + fabric + (l3_steps - 1) * refill + after_pass, 0.0))
