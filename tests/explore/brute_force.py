@@ -8,12 +8,11 @@ import jax
 import numpy as np
 
 from kpu_jax.base.pytree import build
+from kpu_jax.explore.optimal.search import PRICED, _priced
 from kpu_jax.mapping import Mapping
 from kpu_jax.model.batch import exact_cycles_of
-from kpu_jax.model.pricing import price
 
 PASSES = {0: (0, 1), 1: (2, 3), 2: (4, 5)}  # pass orders by dataflow
-CHUNK = 4096
 
 
 def all_mappings(op, tiles, fixed):
@@ -37,20 +36,11 @@ def all_mappings(op, tiles, fixed):
                     yield (flow[0], m[0], n[0], k[0], m[1], n[1], k[1], o3, o2, flow[1], d3, d2, d1, *parts)
 
 
-@jax.jit
-def _prices(cfg, op, mappings):
-    return jax.vmap(lambda mapping: price(cfg, op, mapping))(mappings)
-
-
 def timed(cfg, op, mappings):
     """(prices, exact cycles) [mapping] of those that fit."""
-    count = len(mappings.dataflow)
-    padded = jax.tree.map(lambda v: np.pad(v, (0, -count % CHUNK), mode="edge"), mappings)
-    parts = []
-    for start in range(0, len(padded.dataflow), CHUNK):
-        with jax.enable_x64(True):
-            parts.append(jax.tree.map(np.asarray, _prices(cfg, op, jax.tree.map(lambda v, i=start: v[i : i + CHUNK], padded))))
-    prices = jax.tree.map(lambda *v: np.concatenate(v)[:count], *parts)
+    starts = range(0, len(mappings.dataflow), PRICED)
+    parts = [_priced(cfg, op, jax.tree.map(lambda v, i=start: v[i : i + PRICED], mappings)) for start in starts]
+    prices = jax.tree.map(lambda *v: np.concatenate(v), *parts)
     fits = np.flatnonzero(prices.status == 0)
     prices, mappings = jax.tree.map(lambda v: v[fits], (prices, mappings))
     if not len(fits):

@@ -164,6 +164,17 @@ def test_pins_are_kept():
     assert all(float(getattr(mapping, leaf)) == value for leaf, value in pins_of(fixed).items())
 
 
+def test_best_mapping_proves_each_operation_or_says_why_not():
+    ops = kpu.Workload.from_ops([kpu.Gemm(16, 8, 16), kpu.Gemm(8, 8, 8)])
+    found = kpu.best_mapping(CHIP, ops, objective="latency", prove=True, fixed={"dataflow": "output_stationary"})
+    for row in range(2):
+        _, report, certificate = kpu.search_mapping(CHIP, ops.row(row), objective="latency", fixed={"dataflow": 0})
+        own = kpu.simulate(CHIP, ops.row(row), jax.tree.map(lambda v, i=row: v[i], found))
+        assert certificate.certified and own.cycles == report.cycles
+    with pytest.raises(kpu.KPUError, match="takes one operation"):
+        kpu.best_mapping(CHIP, ops, prove=True)
+
+
 @pytest.mark.parametrize("bad", [{"objective": {"power": 1}}, {"objective": {}}, {"gap": -1}, {"fixed": {"tile": 3}}])
 def test_bad_input(bad):
     with pytest.raises(kpu.KPUError):
