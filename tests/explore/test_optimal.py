@@ -12,7 +12,7 @@ from kpu_jax.explore.optimal.branch import Branch, bounds_of, split
 from kpu_jax.explore.optimal.objective import objective_of
 from kpu_jax.explore.optimal.orders import Choices
 from kpu_jax.explore.optimal.problem import Problem
-from kpu_jax.explore.optimal.ranges import AxisTree
+from kpu_jax.explore.optimal.ranges import LEVELS, AxisTree
 from kpu_jax.explore.optimal.space import branches_of
 from kpu_jax.explore.optimal.traffic_bound import Partition
 from kpu_jax.explore.pins import pins_of
@@ -95,7 +95,7 @@ def as_nodes(p, plain, goal, mappings, row):
         l3 = np.array([min(one.l3_tile[axis], p.sizes[axis])])
         ranges.append(tree.pairs(l3, np.minimum(one.l2_tile[axis], l3)))
     nodes = np.array([0, 0, 0, *(int(getattr(one, name)) for name in Choices._fields)])[:, None]
-    return Branch(p, goal, flow, parts, tuple(trees), {}, (3, 3, 3), tuple(ranges), nodes, np.zeros(1))
+    return Branch(p, goal, flow, parts, tuple(trees), {}, (LEVELS,) * 3, tuple(ranges), nodes, np.zeros(1))
 
 
 OPS = [
@@ -139,7 +139,7 @@ def test_a_set_is_bounded_by_the_least_of_its_parts():
     """Along every split, no part has a lower bound than the set that it came from."""
     cfg, plain = numbers(TWO_TILES, kpu.Gemm(20, 12, 40, bias=True))
     for branch in branches_of(Problem(cfg, plain), plain, objective_of("edp"), {}):
-        for by in ("l3_order", 0, 1, 2, 0, 1, 2, "l2_order", "double_l3", "double_l2", 1, 2, 0):
+        for by in ("l3_order", 0, 1, 2, 0, 1, 2, 0, 1, 2, "l2_order", "double_l3", "double_l2", 1, 2, 0, 1, 2, 0):
             few = branch.where(np.random.default_rng(0).permutation(len(branch.bounds))[:3])
             for at in range(len(few.bounds)):
                 parts = split(few.where(np.array([at])), by, np.inf).branch

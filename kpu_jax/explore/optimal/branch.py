@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kpu_jax.base.pytree import build
+from kpu_jax.explore.optimal.axis_counts import AxisCounts
 from kpu_jax.explore.optimal.objective import Objective
 from kpu_jax.explore.optimal.orders import FREE, Choices, distinct_orders
 from kpu_jax.explore.optimal.problem import Problem
-from kpu_jax.explore.optimal.ranges import AxisTree, Ranges
+from kpu_jax.explore.optimal.ranges import LEVELS, AxisTree, Ranges
 from kpu_jax.explore.optimal.time_bound import bound_cycles
 from kpu_jax.explore.optimal.traffic_bound import Axes, Partition, bound_traffic, may_fit
 from kpu_jax.mapping import ORDERS, PASS_ORDERS, Mapping
@@ -25,8 +26,9 @@ Array = np.ndarray
 CHUNK = 1 << 14  # nodes bounded at once: their counts stay in the caches
 ROUNDING = 1e-9  # relative: bounds are lowered by it, as they round otherwise than exact values
 AXES = 3  # the first rows of nodes: ranges of m, n, k; then one row for each of `Choices`
-TO_RANGES = ("l3_order", 0, 1, 2, 0, 1, 2, "l2_order", "pass_order", "double_l3", "double_l2", "double_l1")
-TO_PAIRS = (1, 2, 0)  # axis numbers: their ranges are split
+# Splits down to numbers of blocks and choices, by the name of a choice or the number of an axis; then to single mappings.
+TO_BLOCKS = ("l3_order", 0, 1, 2, "double_l3", 0, 1, 2, "l2_order", "pass_order", "double_l2", 0, 1, 2, "double_l1")
+TO_PAIRS = (1, 2, 0, 1, 2, 0)
 
 
 class Branch(NamedTuple):
@@ -49,7 +51,7 @@ class Branch(NamedTuple):
     @property
     def single(self) -> bool:
         """Is every node one mapping?"""
-        return self.level == (3, 3, 3)
+        return self.level == (LEVELS,) * AXES
 
 
 class Step(NamedTuple):
@@ -152,8 +154,8 @@ def _options(branch: Branch, choice: str) -> Array:
         code = int(branch.pins[choice])
         return np.broadcast_to(np.arange(code + 1)[:, None] == code, (code + 1, nodes.shape[1]))
     blocks = [r.low[at] < np.ceil(r.l3[at] / part) for r, at, part in zip(branch.ranges, nodes, branch.parts[1:4], strict=False)]
-    extents = branch.p.extents(branch.flow)
-    passes = [r.high[at] > extent for r, at, extent in zip(branch.ranges, nodes, extents, strict=False)]
+    column = AxisCounts._fields.index("most_passes")
+    passes = [r.table[column][at] > 1 for r, at in zip(branch.ranges, nodes, strict=False)]
     one_l3 = (trips[0] * trips[1] * trips[2] <= 1) & (branch.parts.batch_steps <= 1)
     if choice == "double_l3":
         return np.stack([np.ones_like(one_l3), ~one_l3])
@@ -184,7 +186,7 @@ def likely(branch: Branch) -> Branch:
     )
     nodes = branch.nodes.copy()
     nodes[:AXES] = np.arange(nodes.shape[1])
-    return bounded(branch._replace(ranges=ranges, level=(3,) * AXES), iter([nodes]), np.inf).branch
+    return bounded(branch._replace(ranges=ranges, level=(LEVELS,) * AXES), iter([nodes]), np.inf).branch
 
 
 def mappings_of(branch: Branch, at: Array) -> Mapping:

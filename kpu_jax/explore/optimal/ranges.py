@@ -1,4 +1,8 @@
-"""The pairs of tiles along one axis as a tree of ranges: groups of L3 tiles; one L3 tile; one L2 block count; one pair."""
+"""The pairs of tiles along one axis as a tree of ranges, `LEVELS` deep.
+
+Groups of L3 tiles; tiles alike: the same number of L3 blocks, and of about a size; of these, the pairs with about as
+many L2 blocks; those with as many; of these, those with one L3 tile; one pair.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,8 @@ from kpu_jax.explore.optimal.problem import Problem
 from kpu_jax.mapping.input_rows import count_rows
 
 Array = np.ndarray
+LEVELS = 5
+ALIKE = 1.125  # ratio of L3 tiles
 GROUPS_PER_OCTAVE = 2  # of L3 block counts, from `APART` on
 APART = 4
 
@@ -20,10 +26,13 @@ APART = 4
 class Ranges(NamedTuple):
     """Ranges of one level of the tree, [range]."""
 
-    l3: Array  # tile; of a group the largest
-    low: Array  # L2 tiles
+    l3: Array  # tile; where there are several: one of them, with
+    low: Array  # its L2 tiles
     high: Array
-    table: Array  # [column, range]: `AxisCounts`, then what depends on the L3 tile alone
+    table: Array  # [column, range]: `AxisCounts`, then what depends on the L3 tile alone; the least of all tiles
+    parts: Any = None  # `Ranges` of the next level, where they are known already,
+    starts: Any = None  # and where those of each range start and end
+    ends: Any = None
 
     def counts(self, at: Array) -> tuple[AxisCounts, Array]:
         """(counts, the further columns) of the ranges `at`."""
@@ -47,10 +56,11 @@ class AxisTree:
             one = share = np.minimum(self._pinned_l2, share)
         self._single = self._ranges(tiles, one, share)
         trips = self._single.table[AxisCounts._fields.index("l3_trips")]
-        octave = np.floor(GROUPS_PER_OCTAVE * np.log2(np.maximum(trips, APART) / APART))
-        group = np.where(trips < APART, trips, APART + octave)
-        self._starts = np.flatnonzero(np.r_[True, group[1:] != group[:-1]]) if len(tiles) else np.zeros(0, int)
-        self.root = self._grouped()
+        first = np.r_[True, trips[1:] != trips[:-1]][: len(tiles)]
+        largest = np.maximum.accumulate(np.where(first, np.arange(len(tiles)), 0))
+        alike = np.floor(np.log(tiles[largest] / tiles) / np.log(ALIKE))
+        self._of_class = np.cumsum(_changes(trips, alike)) - 1  # [tile]
+        self.root = _least(_least(self._single, _changes(trips, alike)), _changes(_group(trips[_changes(trips, alike)])))
 
     def _l3_tiles(self) -> Array:
         """Legal L3 tiles, largest first."""
@@ -98,30 +108,37 @@ class AxisTree:
         at = np.searchsorted(-self._tiles, -l3)
         return Ranges(l3, low, high, np.concatenate([np.stack(counts), self._columns[:, at]]))
 
-    def _grouped(self) -> Ranges:
-        if not len(self._starts):
-            return self._single
-        table = np.minimum.reduceat(self._single.table, self._starts, axis=1)
-        table[: len(MOST)][MOST] = np.maximum.reduceat(self._single.table[: len(MOST)][MOST], self._starts, axis=1)
-        l3, low, high = (v[self._starts] for v in self._single[:3])
-        return Ranges(l3, low, high, table)
-
     def children(self, level: int, ranges: Ranges, at: Array) -> tuple[Ranges, Array, Array]:
-        """(the ranges of the next level below `ranges[at]` of `level` 0, 1, 2; where each one's start, and end, in them)."""
-        if level == 0:
-            ends = np.r_[self._starts[1:], len(self._tiles)]
-            return self._single, self._starts[at], ends[at]
-        low, high = ranges.low[at], ranges.high[at]
+        """(the ranges of the next level below `ranges[at]` of `level`; where each one's start, and end, in them)."""
+        if level in (0, 2, 3):
+            return ranges.parts, ranges.starts[at], ranges.ends[at]
         if level == 1:
-            parts = [_by_block_count(int(s)) if a < s else (np.array([a]), np.array([s])) for a, s in zip(low, high, strict=True)]
-            sizes = np.array([len(first) for first, _ in parts])
-            low, high = (np.concatenate([part[i] for part in parts]).astype(np.float64) for i in range(2))
-        else:
-            sizes = (high - low + 1).astype(int)
-            starts = np.cumsum(sizes) - sizes
-            low = high = np.repeat(low, sizes) + np.arange(sizes.sum()) - np.repeat(starts, sizes)
-        ends = np.cumsum(sizes)
-        return self._ranges(np.repeat(ranges.l3[at], sizes), low, high), ends - sizes, ends
+            return self._by_block_count(at)
+        low, high = ranges.low[at], ranges.high[at]
+        sizes = (high - low + 1).astype(int)
+        starts = np.cumsum(sizes) - sizes
+        tiles = np.repeat(low, sizes) + np.arange(sizes.sum()) - np.repeat(starts, sizes)
+        return self._ranges(np.repeat(ranges.l3[at], sizes), tiles, tiles), starts, starts + sizes
+
+    def _by_block_count(self, classes: Array) -> tuple[Ranges, Array, Array]:
+        """`children` of classes of L3 tiles that are alike: pairs with the same number of L2 blocks."""
+        of_class = np.full(self._of_class.max(initial=-1) + 1, -1)
+        of_class[classes] = np.arange(len(classes))
+        tiles = np.flatnonzero(of_class[self._of_class] >= 0)
+        parts = [_by_block_count(int(s)) if a < s else (np.array([a]), np.array([s])) for a, s in zip(*self._single[1:3], strict=True)]
+        parts = [parts[i] for i in tiles]
+        sizes = [len(low) for low, _ in parts]
+        low, high = (np.concatenate([part[i] for part in parts]).astype(np.float64) for i in range(2))
+        l3, of_class = np.repeat(self._single.l3[tiles], sizes), np.repeat(of_class[self._of_class[tiles]], sizes)
+        blocks = ceil_div(ceil_div(l3, self._parts), high)
+        order = np.lexsort((-l3, blocks, of_class))
+        finer = self._ranges(l3[order], low[order], high[order])
+        same = _changes(of_class[order], blocks[order])
+        blocks, of_class = blocks[order][same], of_class[order][same]
+        octave = _changes(_group(blocks), of_class)
+        coarser, of_class = _least(_least(finer, same), octave), of_class[octave]
+        places = np.arange(len(classes))
+        return coarser, np.searchsorted(of_class, places), np.searchsorted(of_class, places, side="right")
 
     def pairs(self, l3: Array, l2: Array) -> Ranges:
         """Single pairs of tiles."""
@@ -138,6 +155,32 @@ class AxisTree:
         step = self._extent if self._extent < 1e15 else self._p.together[self._axis]
         even = ceil_div(low, step) * step
         return np.where(even <= high, even, low)
+
+
+def _group(counts: Array) -> Array:
+    """The group of each block count."""
+    octave = np.floor(GROUPS_PER_OCTAVE * np.log2(np.maximum(counts, APART) / APART))
+    return np.where(counts < APART, counts, APART + octave)
+
+
+def _changes(*keys: Array) -> Array:
+    """[item] bool: is any key not that of the item before?"""
+    first = np.zeros(len(keys[0]), bool)
+    for key in keys:
+        first |= np.r_[True, key[1:] != key[:-1]][: len(key)]
+    return first
+
+
+def _least(parts: Ranges, first: Array) -> Ranges:
+    """Runs of ranges, each beginning with a `first` one, as one range each."""
+    starts = np.flatnonzero(first)
+    ends = np.r_[starts[1:], len(first)][: len(starts)]
+    if not len(starts):
+        return parts._replace(parts=parts, starts=starts, ends=ends)
+    table = np.minimum.reduceat(parts.table, starts, axis=1)
+    table[: len(MOST)][MOST] = np.maximum.reduceat(parts.table[: len(MOST)][MOST], starts, axis=1)
+    l3, low, high = (v[ends - 1] for v in parts[:3])
+    return Ranges(l3, low, high, table, parts, starts, ends)
 
 
 def _by_block_count(share: int) -> tuple[Array, Array]:

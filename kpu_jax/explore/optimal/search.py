@@ -17,7 +17,7 @@ from kpu_jax.base.compilation import BATCH, ONCE, jit_for
 from kpu_jax.base.errors import InfeasibleError, KPUError, check_number
 from kpu_jax.base.pytree import is_traced
 from kpu_jax.explore.mapping_search import best_mapping
-from kpu_jax.explore.optimal.branch import TO_PAIRS, TO_RANGES, Branch, likely, mappings_of, split
+from kpu_jax.explore.optimal.branch import TO_BLOCKS, TO_PAIRS, Branch, likely, mappings_of, split
 from kpu_jax.explore.optimal.certificate import Certificate
 from kpu_jax.explore.optimal.objective import Objective, objective_of
 from kpu_jax.explore.optimal.problem import Problem
@@ -110,10 +110,10 @@ class _Search:
         """Search; returns a lower bound on the objective of all that was not timed."""
         branches = branches_of(self._problem, self._op, self._goal, self._pins)
         narrow = branches
-        for by in TO_RANGES:
+        for by in TO_BLOCKS:
             narrow = _least([self._split(b, by) for b in narrow], NARROW)
         self._probe(narrow)
-        for by in TO_RANGES:
+        for by in TO_BLOCKS:
             for i, branch in enumerate(branches):
                 if self._spent:
                     return _lowest(branches)
