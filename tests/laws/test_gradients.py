@@ -91,7 +91,7 @@ def test_finite_and_rightly_signed(count):
 def test_exact_time_has_no_slope_in_the_array(count):
     """Rows and columns are counts: neither the passes that they decide nor the fill and drain give them a slope."""
     triples, _, slope = timed(count)
-    for path in ("compute.processor_array.rows", "compute.processor_array.cols", "compute.fold_overlap"):
+    for path in ("compute.processor_array.rows", "compute.processor_array.cols", "compute.fold_overlap", "compute.drain_overlap"):
         assert_all(get_path(slope, path) == 0, everywhere(triples), triples, get_path(slope, path), about=path)
 
 
