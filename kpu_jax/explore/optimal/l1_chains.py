@@ -57,6 +57,14 @@ def chains_at_l1(p: Problem, flow: int, axes: Axes, choices: Choices, moved: Mov
     return np.where(choices.single(2), in_turn, np.maximum(two / 2, _along_visits(p, flow, axes, choices, moved, work, exact)))
 
 
+def turn_loads(p: Problem, flow: int, axes: Axes, moved: Moved) -> Array:
+    """Fabric cycles of the loads into L1 that surely belong to the first pass of an L2 block."""
+    if flow == 0:
+        return np.zeros(1)
+    size = (moved.loads_a, moved.loads_b)[flow - 1]
+    return np.where(one_pass(axes, K), p.streamer.hold_at_least(size), 0.0)
+
+
 def one_pass(axes: Axes, axis: int) -> Array:
     """Surely one pass along this axis in every L2 block?"""
     return axes.along(axis).most_visits <= axes.along(axis).l2_pairs

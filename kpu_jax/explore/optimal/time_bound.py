@@ -21,11 +21,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from kpu_jax.explore.optimal.l1_chains import always_new, chains_at_l1
+from kpu_jax.explore.optimal.l1_chains import always_new, chains_at_l1, turn_loads
 from kpu_jax.explore.optimal.orders import Choices, innermost
 from kpu_jax.explore.optimal.problem import Problem
 from kpu_jax.explore.optimal.traffic_bound import Axes, Moved, Partition
-from kpu_jax.explore.optimal.visit_chains import finals_chain, visits_at_l2
+from kpu_jax.explore.optimal.visit_chains import finals_chain, through_finals, visits_at_l2
 from kpu_jax.explore.optimal.work import work_of
 
 Array = np.ndarray
@@ -71,18 +71,25 @@ def bound_cycles(p: Problem, flow: int, parts: Partition, axes: Axes, choices: C
             head + finals_chain(p, flow, parts, axes, choices, moved, work) + after_way_out,
             head + visits_at_l2(p, flow, parts, axes, choices, moved, work) + after_move,
         ]
-        boundaries = parts.batch_steps * m.l2_blocks * n.l2_blocks * k.l2_blocks - 1
-        link = after_hold + streamer.latency + 2 * streamer.hold(1.0)
-        in_turn = choices.single(1) & always_new(flow, axes, choices, moved)[2]
-        paths.append(np.where(in_turn, head + fabric + boundaries * link + after_pass, 0.0))
 
     # Chains at L2 and L3.
     around_l1 = after_hold + 2 * (streamer.hold(1.0) + streamer.latency)
     stays_l2, all_l2 = _stays(axes, choices.l2_order, [axis.turning for axis in axes[:3]], "l2_blocks", "most_l2")
     moves_in = np.where(all_l2, mover.hold_at_least(moved.mover_in), parts.batch_steps * stays_l2 * mover.hold(1.0))
     at_l2 = moves_in + mover.hold_at_least(moved.mover_out) + parts.batch_steps * stays_l2 * (mover.latency + around_l1)
-    loop = fabric + at_l2
-    paths.append(a_in_l3 + np.where(choices.single(1), loop, loop / 2))
+    one_l2 = choices.single(1)
+    paths.append(a_in_l3 + np.where(one_l2, fabric + at_l2, (fabric + at_l2) / 2))
+    # With one place in L2, every other L2 block begins after the last way out of L1, too.
+    turns, between = np.zeros(1), fabric
+    if p.fabric:
+        steps = parts.batch_steps * m.l2_blocks * n.l2_blocks * k.l2_blocks
+        turn = after_hold + streamer.latency + 2 * streamer.hold(1.0)
+        rest = turn_loads(p, flow, axes, moved) - steps * streamer.hold(1.0)
+        in_turn = one_l2 & always_new(flow, axes, choices, moved)[2]
+        turns = np.where(in_turn, (steps - parts.batch_steps * stays_l2) * turn + np.maximum(rest, 0.0), 0.0)
+        between = np.where(in_turn, through_finals(p, flow, parts, axes, choices, moved, work), fabric)
+        paths.append(np.where(in_turn, head + fabric + (steps - 1) * turn + after_pass, 0.0))
+        paths.append(np.where(one_l2, a_in_l3 + between + at_l2 + turns, 0.0))
     if all(p.outside):
         turning = [np.where(axis.l3_trips > 1, axis.l3_trips, 0.0) for axis in axes[:3]]
         stays_l3, all_l3 = _stays(axes, choices.l3_order, turning, "l3_trips", "l3_trips")
@@ -98,9 +105,12 @@ def bound_cycles(p: Problem, flow: int, parts: Partition, axes: Axes, choices: C
         loop = fabric + at_l3 + stays_l3 * refill
         single = choices.single(0)
         paths.append(np.where(single, loop, loop / 2))
+        if p.fabric:
+            through = through_finals(p, flow, parts, axes, choices, moved, work, stays_l3)
+            paths.append(np.where(single, through + at_l3 + stays_l3 * refill, 0.0))
         # A's moves into L2 may go on while B comes to L3: they are left out here.
         at_both = at_l3 + at_l2 - moves_in + parts.batch_steps * stays_l2 * mover.hold(1.0)
-        paths.append(np.where(single & choices.single(1), fabric + at_both, 0.0))
+        paths.append(np.where(single & one_l2, between + turns + at_both, 0.0))
         l3_steps = parts.batch_steps * m.l3_trips * n.l3_trips * k.l3_trips
         other_c = (m.turning >= m.l2_blocks) | (n.turning >= n.l2_blocks)
         paths.append(np.where(single & other_c, head + fabric + (l3_steps - 1) * refill + after_pass, 0.0))

@@ -75,6 +75,19 @@ def finals_chain(p: Problem, flow: int, parts: Partition, axes: Axes, choices: C
     return np.where(f.several, before + work.finals + f.loads + f.runs * each, 0.0)
 
 
+def through_finals(
+    p: Problem, flow: int, parts: Partition, axes: Axes, choices: Choices, moved: Moved, work: Work, boundaries: Array | None = None
+) -> Array:
+    """All passes, or those before the last along K and C's last ways out, if that is longer.
+
+    With `boundaries` at which the end of a pass is counted elsewhere, the ends of the other runs of last passes are added.
+    """
+    f, each = _finals(p, flow, parts, axes, choices, moved), work.after_hold + p.streamer.latency
+    before = _held_without(flow, axes, work, f.blocks, np.ones(1), np.ones(1))
+    ends = 0.0 if boundaries is None else np.maximum(f.runs - boundaries, 0.0) * each
+    return np.maximum(work.fabric, np.where(f.several, before + work.finals + f.loads + ends, 0.0))
+
+
 def visits_at_l2(p: Problem, flow: int, parts: Partition, axes: Axes, choices: Choices, moved: Moved, work: Work) -> Array:
     """Fabric cycles from the first pass to the end of C's last write-back's hold, at least."""
     m, n, k = axes.m, axes.n, axes.k
