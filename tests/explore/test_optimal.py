@@ -125,7 +125,7 @@ def check_bounds(op, seed, count):
 
 @pytest.mark.parametrize("op", OPS, ids=repr)
 def test_no_bound_of_a_mapping_exceeds_its_cost(op):
-    check_bounds(op, 0, 40)
+    check_bounds(op, 0, 25)
 
 
 @pytest.mark.long

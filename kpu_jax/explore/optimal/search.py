@@ -1,9 +1,9 @@
 """A mapping proven best over the whole space, by branch and bound: what is not timed exactly lies in a set bounded away.
 
 First the best of the stated set, and a narrow descent, which keeps only the most promising sets, find a good mapping.
-Then all sets are split down to ranges of L2 tiles, and dropped where their bound is no better; those that remain are
-split into single mappings, least bound first, and these timed exactly, least bound first, until the least bound left is
-no better than the best mapping.
+Then all sets are split down to numbers of blocks, loop orders and bufferings, and dropped where their bound is no
+better; those that remain are split into single mappings, least bound first, and these timed exactly, least bound first,
+until the least bound left is no better than the best mapping.
 """
 
 from __future__ import annotations

@@ -1,17 +1,14 @@
 """Lower bounds on the makespan of many schedules at once, from counts along each axis.
 
-Beside the paths of `model.bound` (the busiest engine, with what must come before and after its work), these are chains
-around the blocks of C. An engine serves in program order, and that order is fixed (`design.md`, section 1).
+Beside the paths of `model.bound` (the busiest engine, with what must come before and after its work) and the chains of
+`l1_chains` and `visit_chains`, these are chains around the blocks of C. An engine serves in program order, and that
+order is fixed (`design.md`, section 1).
 
-* At L1, C's way out after pass s stands in the streamer's queue before the loads for pass s + 2 (for s + 1 if L1 has
-  one place per block). So pass s, its drain, those loads, pass s + 2 follow one another: every other pass forms a
-  chain, both chains together hold all passes, drains and loads, and the makespan is no less than half of that sum.
-  If every block of C stays for two or more passes, the loads of a stay's second pass wait for the way out of the stay
-  before: all passes but the first of each stay lie on one chain.
 * At L2, moves in precede moves out where there are two places. So the write-back of a block of C stands in the movers'
   queue before the moves in for the next block but one; with one place, for the next block. The chain of every other
   block (of every block) holds the moves in, passes, drains and write-backs of these blocks.
 * At L3 the same with the DMA's stores and loads.
+* With one place in L2, the first loads into L1 for an L2 block come after the way out of the pass before.
 
 Each chain starts when A has come to its level. Which blocks follow one another follows from the loop orders: if the
 innermost loop that iterates is that of M or N, every step has another block of C; else at least every block once.
