@@ -29,14 +29,22 @@ Scalar = jax.Array
 
 
 def best_mapping(
-    cfg: KPUConfig, workload: Op | Workload, *, objective: str = "edp", fixed: dict[str, Any] | None = None
+    cfg: KPUConfig,
+    workload: Op | Workload,
+    *,
+    objective: str = "edp",
+    fixed: dict[str, Any] | None = None,
+    prove: bool = False,
 ) -> Mapping:
-    """The best mapping among the stated set (`mapping.proposals.STRATEGIES`), by exact time.
+    """The best mapping among the stated set (`mapping.proposals.STRATEGIES`), by exact time; `prove`: of all mappings.
 
     For a `Workload`: one mapping per row, as a stacked `Mapping` with leaves [row], such that the whole network is
     best: for "edp" the product of total energy and total time. `fixed` pins fields of the mapping to a value, by the
     names of `Mapping`'s constructor or leaves ({"dataflow": "weight_stationary", "double_l3": 0}).
-    Raises `InfeasibleError` with what overflows if no mapping of the set fits; `KPUError` for bad arguments.
+    `prove` searches the whole space (`search_mapping`, seconds to minutes per operation); not for the "edp" of several
+    rows, whose mappings depend on one another.
+    Raises `InfeasibleError` with what overflows if no mapping of the set fits; `KPUError` for bad arguments, and if
+    the search ends without proof.
     """
     check_choice("objective", objective, OBJECTIVES)
     if is_traced(cfg, workload):
@@ -45,6 +53,8 @@ def best_mapping(
     check_workload(workload)
     if np.ndim(cfg.compute.tile_count):
         raise KPUError("best_mapping takes one chip: call it for each, or sweep")
+    if prove:
+        return _proven(cfg, workload, objective, fixed)
     table = workload.ops if isinstance(workload, Workload) else jax.tree.map(lambda v: np.asarray(v)[None], workload.plain())
     chips = jax.tree.map(lambda v: np.asarray(v, np.float64)[None], cfg)
     found = search(chips, table, STRATEGIES, (objective,), pinned=pins_of(fixed))
@@ -53,6 +63,25 @@ def best_mapping(
     rows = np.arange(len(choice))
     chosen = jax.tree.map(lambda v: v[0, rows, choice], found.mappings)
     return chosen if isinstance(workload, Workload) else jax.tree.map(lambda v: v[0], chosen)
+
+
+def _proven(cfg: KPUConfig, workload: Op | Workload, objective: str, fixed: dict[str, Any] | None) -> Mapping:
+    from kpu_jax.explore.optimal.search import search_mapping  # which itself begins with the best of the stated set
+
+    whole = isinstance(workload, Workload)
+    ops = [workload.row(i) for i in range(workload.rows)] if isinstance(workload, Workload) else [workload]
+    if whole and objective == "edp" and len(ops) > 1:
+        raise KPUError('best_mapping with prove=True takes one operation for "edp", or a workload for "latency" or "energy"')
+    found = []
+    for op in ops:
+        mapping, _, certificate = search_mapping(cfg, op, objective=objective, fixed=fixed)
+        if not certificate.certified:
+            raise KPUError(
+                f"{op!r}: not proven: another mapping may be {certificate.gap:.1%} better; "
+                "pin parts with `fixed`, or call search_mapping with a larger budget or a gap"
+            )
+        found.append(mapping)
+    return jax.tree.map(lambda *v: np.stack(v), *found) if whole else found[0]
 
 
 class Found(NamedTuple):

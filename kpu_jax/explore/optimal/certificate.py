@@ -9,11 +9,11 @@ class Certificate(NamedTuple):
     """The objective of every mapping of the space is at least `lower_bound`; that of the returned one is `value`."""
 
     space: int  # mappings in the space, legal or not
-    bounded: int  # of these, how many were bounded one by one
-    timed: int  # of these, how many were timed exactly (besides the first incumbent)
+    bounded: int  # sets of mappings that were bounded, single mappings among them
+    timed: int  # mappings that were timed exactly
     value: float  # objective of the returned mapping, by exact time
     lower_bound: float  # on the objective over the whole space, to 1e-9 relative
-    closed_by: str  # "floor": no mapping can be better; "exhaustion": each was bounded or timed; "budget": neither
+    closed_by: str  # "bound": every mapping was timed, or lies in a set whose bound is no better; "budget": some are left
 
     @property
     def gap(self) -> float:
