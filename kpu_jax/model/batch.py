@@ -24,7 +24,6 @@ from kpu_jax.hardware import preset
 from kpu_jax.mapping import Mapping
 from kpu_jax.mapping.rate import rate_of
 from kpu_jax.model.exact import Slopes, begin_walk, end_walk, exact_cycles, exact_slopes, step_walk
-from kpu_jax.model.leaps import ALIKE
 from kpu_jax.model.moves import Context, context
 from kpu_jax.workload import Gemm
 
@@ -35,6 +34,7 @@ LANES = 128  # on a CPU: enough to hide what a step costs besides arithmetic, fe
 FEW = 16  # lanes for few schedules
 ACCELERATOR_LANES = 8192
 CHUNK = 1024  # schedules that the host hands over at once
+MANY = 5  # steps until a loop repeats, more or less
 
 
 class Problem(NamedTuple):
@@ -140,7 +140,7 @@ def _where(mask: Scalar, new: Any, old: Any) -> Any:
 def _rough_steps(p: Problem) -> Scalar:
     """About how many steps a walk takes; only the order in which schedules start depends on it."""
     op, mapping = p.op, p.mapping
-    steps = jnp.minimum(op.batch, ALIKE + 2)
+    steps = jnp.minimum(op.batch, MANY)
     for axis in "mnk":
         size, tile = getattr(op, axis), jnp.minimum(getattr(mapping, f"l3_{axis}"), getattr(op, axis))
         share = tile / getattr(mapping, f"partition_{axis}")
@@ -148,7 +148,7 @@ def _rough_steps(p: Problem) -> Scalar:
         streams = mapping.dataflow == "knm".index(axis)
         passes = jnp.where(streams, 1, block / (p.cols if axis == "n" else p.rows))
         for trips in (size / tile, share / block, passes):
-            steps = steps * jnp.clip(jnp.ceil(trips), 1, ALIKE + 2)
+            steps = steps * jnp.clip(jnp.ceil(trips), 1, MANY)
     return steps
 
 
@@ -193,7 +193,7 @@ def exact_cycles_of(cfg: Any, ops: Any, mappings: Any) -> np.ndarray:
             return np.asarray(_loop(0)(*jax.tree.map(lambda v: v[0], problems)))[None]
     chunk = FEW if total <= FEW else CHUNK
     workers = min(os.cpu_count() or 1, 8) if jax.default_backend() == "cpu" else 1
-    size = min(chunk, -(-total // workers)) if total > chunk else chunk
+    size = min(chunk, -(-total // workers))
     result = np.zeros(total)
     starts = iter(range(0, total, size))
     with ThreadPoolExecutor(workers) as pool:  # compiled code runs outside of Python's lock

@@ -33,8 +33,9 @@ import jax
 import jax.numpy as jnp
 
 from kpu_jax.engines.rates import Rates
-from kpu_jax.model.leaps import End, History, leap_after, no_history
-from kpu_jax.model.moves import Context, Stay, changed_blocks, moves_at, timed_at
+from kpu_jax.model.alike import Place, moved_on
+from kpu_jax.model.moves import Context, Stay, moves_at, timed_at
+from kpu_jax.model.repeats import Iterations, no_iterations, repeat
 from kpu_jax.model.step import FABRIC, LEVELS, STATE, Outs, advance, begin, finish
 from kpu_jax.model.walk import PLACES, loop_same, loop_trips, spans
 
@@ -63,7 +64,8 @@ class Walk(NamedTuple):
     index: Scalar  # type: ignore[assignment]
     fresh: Scalar  # [place] bool: the index is not that of the step before
     stay: Stay
-    history: History | None  # None: never leap
+    loop: Scalar  # rank of the loop that went on to this step; -1 at first
+    seen: Iterations | None  # None: walk every pass
     steps: Scalar
     done: Scalar
 
@@ -106,13 +108,13 @@ def begin_walk(c: Context, along: Slopes | None = None, *, leap: bool = True) ->
     nothing = zeros[:LEVELS]
     slopes = None if along is None else jnp.zeros((len(along.at), STATE + LEVELS + 1, *zero.shape), zero.dtype)
     now = Arrival(begin(zero), zeros[:2], Outs(nothing, zero, zero > 0), slopes)
-    stay = Stay(zeros[:2], zeros[:2])
     return Walk(
         now=now,
         index=zeros,
         fresh=zeros == 0,
-        stay=stay,
-        history=no_history(_end(now, stay)) if leap else None,
+        stay=Stay(zeros[:2], zeros[:2]),
+        loop=zero - 1,
+        seen=no_iterations(now.x, slopes) if leap else None,
         steps=zero,
         done=~c.plan.valid,
     )
@@ -132,35 +134,38 @@ def step_walk(c: Context, w: Walk, along: Slopes | None = None) -> Walk:
     else:
         (x, (outs, stay)), slopes = _pushed(c, along, w.now, step)
     shift = x[FABRIC]
-    now = Arrival(x - shift, _add(w.now.origin, shift), outs, slopes)
+    now = Arrival(x - shift, moved_on(w.now.origin, shift), outs, slopes)
 
-    rank, trips = c.plan.rank, loop_trips(c.plan, span)
-    goes_on = w.index < trips - 1
+    rank, trips, index = c.plan.rank, loop_trips(c.plan, span), w.index
+    seen, over = w.seen, jnp.zeros_like(w.fresh)
+    if seen is not None:
+        same = jnp.sum(jnp.where(rank == w.loop, loop_same(c.plan, index, span), 0.0), axis=0)
+        before, place = _place(w.now, w.stay, w.fresh), _place(now, stay, jnp.zeros_like(w.fresh))
+        seen, on = repeat(c, seen, before, place, slopes, span, index, trips, w.loop, same)
+        over = rank > on.recalled
+        index = jnp.where(over, on.place.turned, index + jnp.where(rank == w.loop, on.leapt, 0.0))
+        *holds, host = on.place.outs
+        now = Arrival(on.place.x, on.place.origin, Outs(jnp.stack(holds[:-1]), holds[-1], host > 0), on.slopes)
+        stay = on.place.stay
+    goes_on = (index < trips - 1) & ~over
     loop = jnp.max(jnp.where(goes_on, rank, -1.0), axis=0)  # the loop that goes on; those inside it start again
-    this = goes_on & (rank == loop)
-    index, history = w.index, w.history
-    if history is not None:
-        same, at = (jnp.sum(jnp.where(this, v, 0.0), axis=0) for v in (loop_same(c.plan, w.index, span), w.index))
-        swaps = changed_blocks(this | ((rank > loop) & (trips > 1))) & c.fixed.doubles[:, None]
-        history, leap = leap_after(history, _end(now, stay), loop, same, at, swaps)
-        grown = None if slopes is None else slopes + leap.slopes
-        now = Arrival(now.x - leap.lag, _add(now.origin, leap.cycles), outs, grown)
-        index = index + jnp.where(this, leap.iterations, 0.0)
-    following = jnp.where(rank > loop, 0.0, index + this)
+    following = jnp.where(rank > loop, 0.0, index + (goes_on & (rank == loop)))
     return Walk(
         now=now,
         index=following,
-        fresh=following != w.index,
+        fresh=following != index,
         stay=stay,
-        history=history,
+        loop=loop,
+        seen=seen,
         steps=w.steps + 1,
-        # A time that is no number would keep the walk from leaping, for ever as it were.
+        # A time that is no number would keep the walk from repeating, for ever as it were.
         done=w.done | (loop < 0) | ~(shift < jnp.inf),
     )
 
 
-def _end(now: Arrival, stay: Stay) -> End:
-    return End(jnp.concatenate([now.x, now.origin, now.outs.hold, now.outs.host_hold[None], stay.parts]), now.slopes)
+def _place(now: Arrival, stay: Stay, turned: Scalar) -> Place:
+    holds = [*now.outs.hold, now.outs.host_hold, now.outs.host]
+    return Place(now.x, now.origin, jnp.stack([jnp.asarray(v, now.x.dtype) for v in holds]), stay, jnp.asarray(turned, now.x.dtype))
 
 
 def _pushed(c: Context, along: Slopes, a: Arrival, step: Callable[[Context, Scalar, Outs], Any]) -> tuple[Any, Scalar]:
@@ -182,10 +187,3 @@ def _pushed(c: Context, along: Slopes, a: Arrival, step: Callable[[Context, Scal
     directions = jnp.eye(n, dtype=along.at.dtype).reshape((n, n) + (1,) * (along.at.ndim - 1)) + jnp.zeros_like(along.at)
     return jax.vmap(push, out_axes=(None, 0))(directions, a.slopes)
 
-
-def _add(origin: Scalar, step: Any) -> Scalar:
-    """origin + step as a (high, low) pair, without losing the low part (two-sum)."""
-    high, low = origin
-    low += step
-    total = high + low
-    return jnp.stack([total, low - (total - high)])

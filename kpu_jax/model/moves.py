@@ -11,15 +11,15 @@ from kpu_jax.base.numerics import ceil_div
 from kpu_jax.engines.rates import Gang, Rates
 from kpu_jax.model.step import LEVELS, C, Fixed, Moves, Outs, later
 from kpu_jax.model.transfers import Blocks, Widths, transfers, widths
-from kpu_jax.model.walk import Plan, Span, blocks_at, column, groups_at, plan, stacked
+from kpu_jax.model.walk import LOOPS, Plan, Span, blocks_at, column, groups_at, loop_trips, plan, spans, stacked
 
 Scalar = jax.Array
 
 
 class Stay(NamedTuple):
-    """How C's present stay in L2 and L1 began, and how many compute tiles along K take part."""
+    """How far K went on during C's present stays in L2 and L1, and how many compute tiles along K take part."""
 
-    began: Scalar  # [2]: index along K of the L3 and the L2 block
+    advanced: Scalar  # [2] 0 or 1: since it began in L2, K went on to another L3 block, to another L3 or L2 block
     parts: Scalar  # [L2 and L1]: compute tiles
 
 
@@ -35,6 +35,7 @@ class Context(NamedTuple):
     carried: Scalar  # [level, operand] bool: blocks come from above and C goes there (not if it stays in L3)
     hosted: Scalar  # [operand] bool: lies in host memory
     streams: Scalar  # [axis] one-hot: the axis that streams through the array
+    levels: Scalar  # [LOOPS + 1]: the outermost level whose engines work in the loops from this rank on, 0 to 2
     lanes: Scalar  # elements side by side in the vector engine
     speed: Scalar  # elements side by side as they stream
 
@@ -63,9 +64,21 @@ def context(op: Any, mapping: Any, rates: Rates, rows: Scalar, cols: Scalar, rat
         carried=carried,
         hosted=location == 0,
         streams=streams == column(range(3), streams),
+        levels=_levels(walked, carried | ((op.has_bias > 0) & column([False, False, True], op.has_bias))),
         lanes=cols,
         speed=jnp.where(fabric, jnp.where(flow == 0, rate, 1.0), cols),
     )
+
+
+def _levels(p: Plan, moves: Scalar) -> Scalar:
+    """See `Context.levels`; `moves` [level, operand] bool: bytes move for new blocks."""
+    start = jnp.zeros_like(p.rank)
+    turns = loop_trips(p, spans(p, start)) > 1
+    rows = []
+    for rank in range(LOOPS + 1):
+        works = jnp.any(changed_blocks(turns & (p.rank >= rank)) & moves, axis=1)
+        rows.append(jnp.where(works[0], 0.0, jnp.where(works[1], 1.0, 2.0)))
+    return jnp.stack(rows)
 
 
 def _gangs(rates: Rates) -> Gang:
@@ -106,14 +119,16 @@ def moves_at(c: Context, index: Scalar, span: Span, fresh: Scalar, stay: Stay) -
     new_c = changed[:, C]
     along_k, trips_k, active_k = blocks_at(index)[:, 2], span.trips[:, 2], span.active[:, 2]
     visited, unfinished = _so_far(along_k > 0), _so_far(along_k < trips_k - 1)
+    along_l3, along_l2 = fresh[3], fresh[6]  # another block along K
+    advanced = jnp.stack([along_l3, along_l3 | along_l2])
     stay = Stay(
-        began=jnp.where(new_c[1], along_k[:2], stay.began),
+        advanced=jnp.where(new_c[1], 0.0, jnp.where(advanced, 1.0, stay.advanced)),
         parts=jnp.where(new_c[1:], active_k, jnp.maximum(stay.parts, active_k)),
     )
     parts_l2, parts_l1 = stay.parts
     alone = parts_l2 <= 1  # no other compute tile's sums to add
     complete = ~unfinished & jnp.stack([jnp.ones_like(alone), jnp.ones_like(alone), alone])  # else L1 gives partial sums
-    blocks = Blocks(span, groups_at(c.plan, index[0]), along_k, visited, complete, stay.began, parts_l1)
+    blocks = Blocks(span, groups_at(c.plan, index[0]), along_k, visited, complete, stay.advanced > 0, parts_l1)
     size = transfers(c.op, c.plan, c.widths, blocks)
 
     gangs = Gang(*(v[:, None] for v in c.gangs))
