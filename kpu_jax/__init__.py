@@ -25,6 +25,7 @@ from kpu_jax.core import (
 )
 from kpu_jax.explore.calibrate import Calibration, calibrate
 from kpu_jax.explore.codesign import Codesign, codesign
+from kpu_jax.explore.every_chip import sweep_dataset
 from kpu_jax.explore.mapping_search import best_mapping
 from kpu_jax.explore.measurements import Measurements, load_measurements
 from kpu_jax.explore.optimal.search import search_mapping
@@ -32,6 +33,7 @@ from kpu_jax.explore.space import Space, load_space
 from kpu_jax.explore.study import Study, load_study
 from kpu_jax.explore.sweep import sweep
 from kpu_jax.frontends import load_topology, trace
+from kpu_jax.graph import NetworkReport, plan_network
 from kpu_jax.hardware import KPUConfig, Technology, load_config, preset, presets, save_config, technology
 from kpu_jax.mapping import Mapping
 from kpu_jax.model.costs import area_mm2
@@ -46,13 +48,13 @@ def __getattr__(name: str) -> object:
 
     if name == "visualization":  # imports matplotlib
         return importlib.import_module("kpu_jax.visualization")
-    if name == "load_onnx":  # a hundred operators that most programs never need
-        return importlib.import_module("kpu_jax.frontends.onnx.load").load_onnx
+    if name in ("load_onnx", "onnx_function"):  # two hundred operators that most programs never need
+        return getattr(importlib.import_module("kpu_jax.frontends.onnx.load"), name)
     raise AttributeError(f"module 'kpu_jax' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), "load_onnx", "visualization"})
+    return sorted({*globals(), "load_onnx", "onnx_function", "visualization"})
 
 
 __all__ = [
@@ -71,6 +73,7 @@ __all__ = [
     "Mapping",
     "Measurements",
     "MemoryFullError",
+    "NetworkReport",
     "QuantisationError",
     "Report",
     "ShapeError",
@@ -108,6 +111,8 @@ __all__ = [
     "model",
     "network",
     "networks",
+    "onnx_function",
+    "plan_network",
     "preset",
     "presets",
     "program",
@@ -116,6 +121,7 @@ __all__ = [
     "search_mapping",
     "simulate",
     "sweep",
+    "sweep_dataset",
     "technology",
     "trace",
     "utilities",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -10,13 +11,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from kpu_jax.base.compilation import ONCE, jit_for
 from kpu_jax.base.errors import ClosedError, KPUError, check_choice, check_number
 from kpu_jax.base.pytree import is_traced, replace_path
 from kpu_jax.execution import machine_product, on_machine
 from kpu_jax.explore.mapping_search import best_mapping
 from kpu_jax.explore.quick_mapping import quick_mapping
 from kpu_jax.frontends.trace import trace
+from kpu_jax.graph import POLICIES, plan_network
 from kpu_jax.hardware import KPUConfig, check_config, preset
 from kpu_jax.hardware.fields import FIELDS
 from kpu_jax.machine import memory
@@ -25,48 +26,15 @@ from kpu_jax.machine.matmul import Formats, as_batches, check_options, formats_o
 from kpu_jax.machine.order import regions_of
 from kpu_jax.machine.port import MemoryPort
 from kpu_jax.mapping import Mapping, check_mapping
-from kpu_jax.model.batch import exact_cycles_of
+from kpu_jax.model.concrete import report_of
 from kpu_jax.model.evaluate import evaluate, evaluate_table
-from kpu_jax.model.report import Report, to_host
+from kpu_jax.model.report import Report
 from kpu_jax.program.blocks import Blocks
 from kpu_jax.program.build import checked, rate_of_chip
 from kpu_jax.workload import Gemm, Op, Workload, check_workload
-from kpu_jax.workload.padding import pad_rows
 
 TIMINGS = ("exact", "bound")
 GIB, MIB = 1 << 30, 1 << 20
-
-
-@jit_for(ONCE)
-def _one(cfg: Any, op: Any, mapping: Any, cycles: Any) -> Report:
-    return evaluate(cfg, op, mapping, exact=False, cycles=cycles)
-
-
-@jit_for(ONCE)
-def _many(cfg: Any, ops: Any, mappings: Any, cycles: Any) -> Report:
-    return evaluate_table(cfg, ops, mappings, exact=False, cycles=cycles)
-
-
-def _report(cfg: Any, ops: Any, mappings: Any, exact: bool) -> Report:
-    """The report of concrete arguments, a table of operations if their leaves have an axis, in float64."""
-    single = np.ndim(ops.m) == 0
-    rows = 1 if single else len(ops.m)
-    run = _one if single else _many
-    if not single:
-        ops = pad_rows(ops)
-        mappings = jax.tree.map(lambda v: np.concatenate([v, np.repeat(v[-1:], len(ops.m) - rows)]), mappings)
-    times = np.full(np.shape(ops.m), np.nan)
-    with jax.enable_x64(True):
-        report = run(cfg, ops, mappings, times)
-        if exact:
-            codes = np.atleast_1d(np.asarray(report.status_code if single else report.per_op.status_code))
-            timed = np.flatnonzero((codes == 0) & (np.atleast_1d(ops.count) > 0))
-            lanes = jax.tree.map(lambda v: np.atleast_1d(v)[timed], (ops, mappings))
-            cycles = exact_cycles_of(jax.tree.map(lambda v: np.full(len(timed), v), cfg), *lanes)
-            np.atleast_1d(times)[timed] = cycles
-            report = run(cfg, ops, mappings, np.full((), cycles[0]) if single and len(timed) else times)
-        report = to_host(report)
-    return report if single else report.first_rows(rows)
 
 
 def simulate(cfg: KPUConfig, workload: Op | Workload, mapping: Mapping | None = None, *, timing: str = "exact") -> Report:
@@ -104,7 +72,7 @@ def simulate(cfg: KPUConfig, workload: Op | Workload, mapping: Mapping | None = 
     if any(np.ndim(leaf) for leaf in jax.tree.leaves(alone)):
         raise KPUError("simulate takes one chip, operation and mapping; use jax.vmap(kpu.simulate) over stacked ones")
     cfg, ops, mapping = canonical(arguments)
-    return _report(cfg, ops, mapping, exact)
+    return report_of(cfg, ops, mapping, exact)
 
 
 def canonical(tree: Any) -> Any:
@@ -218,10 +186,22 @@ class Simulator:
             self._report = simulate(self.config, *self._ran)
         return self._report
 
-    def run(self, workload: Op | Workload, mapping: Mapping | None = None, *, timing: str = "exact") -> Report:
-        """Simulate `workload` on this chip (see `simulate`) and keep the report as `self.report`."""
+    def run(self, workload: Op | Workload, mapping: Mapping | None = None, *, timing: str = "exact", **policies: str) -> Report:
+        """Simulate `workload` on this chip and keep the report as `self.report`.
+
+        An operation, or a `Workload` with given mappings: `simulate`. A `Workload` alone runs as a graph and gives a
+        `NetworkReport`: `kpu.plan_network`, whose `policies` are objective, fusion, attention and residency.
+        Raises `KPUError` for policies it does not know, and for policies where there is nothing to plan.
+        """
         self._check_open()
-        self._report = simulate(self.config, workload, mapping, timing=timing)
+        for name, given in policies.items():
+            check_choice(f"{name} of run", given, POLICIES[check_choice("a policy of run", name, POLICIES)])
+        if isinstance(workload, Workload) and mapping is None:
+            self._report = plan_network(self.config, workload, timing=timing, **policies)
+        elif policies:
+            raise KPUError(f"run: {', '.join(policies)} are for a Workload without a mapping; leave them out, or the mapping")
+        else:
+            self._report = simulate(self.config, workload, mapping, timing=timing)
         return self._report
 
     def dma_transfer(
@@ -233,8 +213,10 @@ class Simulator:
         rows: int = 1,
         source_stride: int | None = None,
         target_stride: int | None = None,
-    ) -> None:
+    ) -> int:
         """Copy `rows` runs of `size` bytes between addresses of the machine's map (`sim.scratchpad.base` + offset).
+
+        Returns the bytes moved: so many are read at the source, and as many written at the target.
 
         Strides are the distances between runs [byte], the size itself by default. Raises `AddressError` for ranges that
         lie in no memory, leave theirs or overlap; then nothing is copied.
@@ -245,6 +227,7 @@ class Simulator:
         strides = {"source_stride": source_stride, "target_stride": target_stride}
         moved = memory.transfer(states[taken_from], at, states[brought_to], to, size, rows=rows, **strides)
         self.memories[brought_to].state = moved
+        return int(rows) * int(size)
 
     def matmul(
         self,
@@ -290,19 +273,17 @@ class Simulator:
         bounds, orders = regions_of(op, Blocks(op, mapping, rows=int(array.rows), cols=int(array.cols), macs_per_pe=rate))
 
         multiplied = functools.partial(multiply, orders=orders, formats=formats, bounds=bounds, activation=activation)
-        scale, given = None, addend
+        scale = None
         if is_float(a, b):
             a, b, addend, scale = quantised(a, b, addend, a_scale, b_scale, formats=formats)
-        elif addend is None:
-            addend = np.zeros(b.shape[-1], formats.how.dtype)
         if traced:
             c = multiplied(a, b, addend, scale, c_scale)
         else:
-            c = self._in_memory((a, b, None if given is None else addend), formats, lambda *stored: multiplied(*stored, scale, c_scale))
+            c = self._in_memory((a, b, addend), formats, lambda *stored: multiplied(*stored, scale, c_scale))
             op = replace_path(op, "zero_gating", _switching(np.asarray(a), np.asarray(b)))
         self._report, self._ran = None, (op, mapping)
         c = c.reshape(shape)
-        return c if in_jax or traced else np.asarray(c)
+        return c if in_jax or traced else np.array(c)  # the caller's own, to write on
 
     def execute(
         self, fn: Callable[..., Any], *, dtype: Any = None, acc_dtype: Any = None, **reading: Any
@@ -315,16 +296,19 @@ class Simulator:
 
         The report is that of `kpu.trace(fn, dtype=dtype, **reading)(*args)` on this chip under the best mappings. Differentiable,
         and goes under jit and vmap (`machine.matmul`); derivatives of quantised products are straight-through.
+        An ONNX model too: `sim.execute(kpu.onnx_function(path))({"x": array})`.
         Raises `DtypeError` for unknown formats, `KPUError` for what cannot be traced, `ClosedError`.
         """
         self._check_open()
-        product, traced = machine_product(dtype, acc_dtype), trace(fn, dtype=dtype, **reading)
+        compiled, traced = jax.jit(on_machine(fn, machine_product(dtype, acc_dtype))), trace(fn, dtype=dtype, **reading)
+        x64 = getattr(fn, "needs_x64", False)
 
         def run(*args: Any, **kwargs: Any) -> tuple[Any, Report]:
             self._check_open()
-            with jax.ensure_compile_time_eval():
-                report = simulate(self.config, traced(*args, **kwargs))
-            value = on_machine(fn, product)(*args, **kwargs)
+            with jax.enable_x64(True) if x64 else contextlib.nullcontext():
+                with jax.ensure_compile_time_eval():
+                    report = simulate(self.config, traced(*args, **kwargs))
+                value = compiled(*args, **kwargs)
             self._report, self._ran = report, None
             return value, report
 
@@ -342,10 +326,10 @@ class Simulator:
     def _in_memory(self, operands: tuple[Any, Any, Any], formats: Formats, compute: Any) -> jax.Array:
         """C, computed of operands that lie in main memory, with room for it there; then the memory is given back."""
         port = self.main_memory
-        state, stored = port.state, []
+        state, stored = port.state, []  # type: Any, list[np.ndarray | None]
         for x, fmt in zip(operands, (formats.a, formats.b, formats.how.accumulator), strict=True):
             if x is None:
-                stored.append(np.zeros(operands[1].shape[-1], formats.how.dtype))
+                stored.append(None)
                 continue
             values = np.asarray(x).astype(storage(fmt), copy=False)
             state, address = memory.allocate(state, memory.array_bytes(values.shape, fmt))

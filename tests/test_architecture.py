@@ -24,6 +24,7 @@ BELOW = {
     "analysis": {"base", "hardware", "workload", "mapping", "engines", "program", "model", "explore"},
     "utilities": {"base", "hardware", "workload", "frontends", "mapping", "engines", "model", "explore", "analysis"},
 }
+BELOW["graph"] = {"base", "hardware", "workload", "mapping", "engines", "model", "explore", "analysis"}
 BELOW["simulator"] = {*BELOW}
 BELOW["core"] = {*BELOW}
 BELOW["visualization"] = {*BELOW} - {"core"}

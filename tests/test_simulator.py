@@ -155,7 +155,7 @@ def test_the_usage_example_runs_as_written():
         A = np.random.randn(100, 200).astype(np.float32)
         B = np.random.randn(200, 150).astype(np.float32)
         C = sim.matmul(A, B)
-    assert type(C) is np.ndarray and C.dtype == np.float32 and C.shape == (100, 150)
+    assert type(C) is np.ndarray and C.dtype == np.float32 and C.shape == (100, 150) and C.flags.writeable
     exact = A.astype(np.float64) @ B.astype(np.float64)
     assert (np.abs(C - exact) <= kpu.matmul_error_bound(A, B)).all()
     assert sim.report.macs == 3_000_000 and sim.report.traffic["dram"]["A"] >= A.nbytes
@@ -281,7 +281,7 @@ def test_int8_inference_is_exact_in_the_integers(sim):
 def test_memories_hold_bytes_and_transfers_move_them(sim):
     data = np.arange(200, dtype=np.uint8)
     sim.main_memory.write(1000, data)
-    sim.dma_transfer(sim.main_memory.base + 1000, sim.scratchpad.base, 10, rows=3, source_stride=20)
+    assert sim.dma_transfer(sim.main_memory.base + 1000, sim.scratchpad.base, 10, rows=3, source_stride=20) == 30
     np.testing.assert_array_equal(sim.scratchpad.read(0, 30), data.reshape(10, 20)[:3, :10].ravel())
     a, b = operands((64, 64), (64, 64))
     sim.matmul(a, b)
@@ -323,6 +323,11 @@ TOO_MANY_TILES = kpu.Mapping(l3_tile=(4, 5, 6), l2_tile=(4, 5, 6), partition=(1,
         ((A8.astype(np.uint8), B8), {}, kpu.DtypeError, "uint8"),
         ((A8 > 0, B8), {}, kpu.DtypeError, "bool"),
         (([["a"]], B8), {}, kpu.KPUError, "A"),
+        ((jax.random.split(jax.random.key(0), 6)[None], B8), {}, kpu.DtypeError, "A must be .* key"),
+        ((np.full((4, 6), np.nan, np.float32), G32), {"dtype": "int8"}, kpu.QuantisationError, "A holds infinity or NaN"),
+        ((F32, np.full_like(G32, np.inf)), {"dtype": "fp8"}, kpu.QuantisationError, "B holds infinity or NaN"),
+        ((F32 * np.float32(1e-20), G32 * np.float32(1e-20)), {"dtype": "int8"}, kpu.QuantisationError, "a_scale b_scale = "),
+        ((A8, B8), {"a_scale": 0.5}, kpu.QuantisationError, "A and B are integers"),
         (([[1, 2], [3]], B8), {}, kpu.DtypeError, "array of numbers"),
         ((None, B8), {}, kpu.KPUError, "one dimension"),
         ((F32, G32), {"dtype": "int8", "a_scale": 1e-42}, kpu.QuantisationError, "a_scale"),
@@ -353,7 +358,7 @@ def test_a_full_memory_says_so():
     sim = kpu.Simulator(1 << 18, config=CHIP)
     a, b = operands((100, 100), (100, 100))
     sim.matmul(a, b)
-    sim.main_memory.write(0, np.ones(1 << 17, np.uint8))
+    sim.main_memory.write(0, np.ones((1 << 17) + (1 << 14), np.uint8))
     before = sim.main_memory.state
     with pytest.raises(kpu.MemoryFullError, match="40000 bytes wanted"):
         sim.matmul(a, b)

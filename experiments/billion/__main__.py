@@ -18,9 +18,10 @@ import jax
 import numpy as np
 
 import kpu_jax as kpu
+from kpu_jax.explore.blocks import blocks_of
 from kpu_jax.explore.limits import OBJECTIVES
 from kpu_jax.explore.retime import retime
-from kpu_jax.explore.screening import blocks_of, evaluate_range
+from kpu_jax.explore.screening import evaluate_range
 from kpu_jax.explore.sweep import SweepResult
 
 STUDY = Path(__file__).parents[1] / "which_kpu" / "million.toml"

@@ -114,8 +114,7 @@ def setting_of(file: str, dims: str | None, cache: bool | None) -> Setting:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m experiments.validation.kpu_sim", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = tables.parser("kpu_sim", __doc__)
     parser.add_argument("--csv", metavar="FILE")
     parser.add_argument("--trace", metavar="FILE", action="append", default=[])
     parser.add_argument("--dims", metavar="M,N,K,Ti,Tj,Tk,systolic")

@@ -13,7 +13,6 @@ tile, whatever the memories hold; and an output-stationary fold counts rows + co
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -76,8 +75,7 @@ def check_table(file: str) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m experiments.validation.scale_sim", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = tables.parser("scale_sim", __doc__)
     parser.add_argument("--csv", metavar="FILE", default=str(tables.DATA / "scale_sim_cycles.csv"))
     return tables.run(lambda args: check_table(args.csv), parser, argv)
 

@@ -91,6 +91,12 @@ def differences(expected: dict[str, int], got: dict[str, int]) -> str:
     return ", ".join(f"{name} {got[name]} instead of {value}" for name, value in expected.items() if got[name] != value)
 
 
+def parser(study: str, description: str | None) -> argparse.ArgumentParser:
+    """The command line of a study in this folder; `description`: its docstring."""
+    prog = f"python -m experiments.validation.{study}"
+    return argparse.ArgumentParser(prog=prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
 def run(main: Callable[[argparse.Namespace], int], parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
     """Parse and run; wrong input gives one line on stderr and the status 2."""
     try:

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kpu_jax.base.errors import KPUError
+from kpu_jax.analysis.subjects import rows_of
 from kpu_jax.hardware import KPUConfig, check_config, derived
 from kpu_jax.model.report import Report
-from kpu_jax.workload import Op, Workload, check_workload
+from kpu_jax.workload import Op, Workload
 from kpu_jax.workload.footprint import element_bytes
 
 
@@ -55,8 +55,7 @@ def bounds(cfg: KPUConfig, workload: Op | Workload, report: Report) -> Bounds:
     of another workload, a stacked one, or an infeasible one.
     """
     check_config(cfg)
-    check_workload(workload)
-    ops, names, each = rows_of(workload, report)
+    ops, names, each = rows_of("bounds", workload, report)
     count = np.atleast_1d(ops.count)
     bits = np.clip(np.maximum(ops.a_bits, ops.b_bits), 1, 32)
     compulsory, rate = np.atleast_1d(each.compulsory), derived.external_bytes_per_second(cfg)
@@ -95,25 +94,6 @@ def fast_memory_bytes(cfg: KPUConfig, op: Op) -> Any:
     bits = np.clip(np.maximum(op.a_bits, op.b_bits), 1, 32)
     memories = (derived.l3_capacity_bytes, derived.l2_capacity_bytes, derived.l1_capacity_bytes, derived.page_buffer_capacity_bytes)
     return sum(memory(cfg) for memory in memories) + derived.pe_count(cfg) * (2 * derived.macs_per_pe(cfg, bits) * (ea + eb) + acc)
-
-
-def rows_of(workload: Op | Workload, report: Report) -> tuple[Op, tuple[str, ...], Report]:
-    """(operations, names, report) row by row, of a report that is checked to be a feasible one of this workload."""
-    if not isinstance(report, Report):
-        raise KPUError(f"report must be a Report from kpu.simulate, got {type(report).__name__}")
-    if np.ndim(report.cycles):
-        raise KPUError("analysis takes one report at a time; this one is stacked: take one of it, or give a list")
-    report.check()
-    if isinstance(workload, Workload):
-        each = report.per_op
-        if each is None or np.shape(each.cycles) != (workload.rows,):
-            raise KPUError(f"the report is not of this workload, which has {workload.rows} rows: simulate the two together")
-        ops, names = workload.ops, tuple(workload.row_names)
-    else:
-        each, ops, names = report, workload.plain(), (type(workload).__name__.lower(),)
-    if not np.allclose(np.asarray(each.macs), np.asarray(ops.macs) * ops.count, rtol=1e-9):
-        raise KPUError("the report is of another workload: its multiply-adds differ; simulate the two together")
-    return ops, names, each
 
 
 def _ratio(value: np.ndarray, least: np.ndarray) -> np.ndarray:

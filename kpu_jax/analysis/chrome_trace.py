@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from kpu_jax.base.errors import KPUError, check_number
+from kpu_jax.analysis.run_analysis import check_run
+from kpu_jax.base.errors import check_number
 from kpu_jax.base.files import file_path
 from kpu_jax.base.outputs import write_whole
 from kpu_jax.program import Program
@@ -27,12 +28,7 @@ def write_chrome_trace(timeline: Timeline, path: str | Path, *, program: Program
     Raises `KPUError` for what is no concrete timeline, a program of another length, and files that cannot be written.
     """
     file = file_path(path)
-    if not isinstance(timeline, Timeline):
-        raise KPUError(f"write_chrome_trace takes the Timeline of kpu.program.execute, got {type(timeline).__name__}")
-    if not all(isinstance(leaf, (np.ndarray, np.generic)) for leaf in timeline) or np.ndim(timeline.makespan):
-        raise KPUError("write_chrome_trace takes one concrete timeline, not a traced or stacked one")
-    if program is not None and (not isinstance(program, Program) or len(program) != len(timeline.start)):
-        raise KPUError(f"program: must be the Program that this timeline is of, with {len(timeline.start):,} instructions")
+    check_run("write_chrome_trace", timeline, program)
     cycle = 1.0 if fabric_mhz is None else 1 / check_number("fabric_mhz", fabric_mhz, "MHz", low_open=True)
     unit = "1 fabric cycle shown as 1 us" if fabric_mhz is None else f"fabric clock {fabric_mhz:g} MHz"
     events = [*_threads(timeline), *_instructions(timeline, program, cycle)]

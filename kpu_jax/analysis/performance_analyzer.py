@@ -2,168 +2,133 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping as MappingType
 from typing import Any
 
 import numpy as np
 
-from kpu_jax.analysis.critical_path import critical_path
-from kpu_jax.analysis.tables import Row, cell, sweep_table, text_table
-from kpu_jax.base.errors import InfeasibleError, KPUError
-from kpu_jax.base.pytree import get_path, is_traced
+from kpu_jax.analysis.bounds import Bounds, bounds
+from kpu_jax.analysis.breakdown import UNUSED, WAITING, compare_reports, time_table, time_terms
+from kpu_jax.analysis.findings import Analysis
+from kpu_jax.analysis.run_analysis import check_run, run_advice, run_tables
+from kpu_jax.analysis.sweep_analysis import sweep_analysis
+from kpu_jax.analysis.what_if import advice_of, what_if
+from kpu_jax.base.errors import KPUError
+from kpu_jax.base.tables import Row
 from kpu_jax.explore.sweep import SweepResult
 from kpu_jax.hardware import KPUConfig
-from kpu_jax.hardware.fields import FIELDS
 from kpu_jax.mapping import Mapping
-from kpu_jax.model.report import Report
-from kpu_jax.workload import Op
+from kpu_jax.model.report import Report, check_report, slowest
+from kpu_jax.program import Program, Timeline
+from kpu_jax.workload import Op, Workload
 
-SHOWN = 12  # rows of operations that are listed, the slowest first
-FASTER = {  # engine class: what is doubled to make it twice as fast
-    "dma": ("external_memory.bandwidth_gbps", "memory_controller.page_buffer_count", "clocks.dma_mhz"),
-    "block_mover": ("clocks.block_mover_mhz",),
-    "streamer": ("clocks.streamer_mhz",),
-    "fabric": ("clocks.fabric_mhz",),
-}
-
-
-@dataclass(frozen=True)
-class Analysis:
-    """Tables of one result; prints as text."""
-
-    title: str
-    tables: dict[str, list[Row]]  # by heading, the rows in order
-    advice: list[str] = field(default_factory=list)  # most promising first
-
-    def __str__(self) -> str:
-        parts = [self.title]
-        parts += [f"\n{heading}\n{text_table(rows)}" for heading, rows in self.tables.items() if rows]
-        if self.advice:
-            parts.append("\nadvice\n" + "\n".join(f"{i}. {line}" for i, line in enumerate(self.advice, 1)))
-        return "\n".join(parts)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, text, lists and dicts."""
-        return {"title": self.title, "tables": self.tables, "advice": self.advice}
-
-    def to_json(self) -> str:
-        """The same as JSON text."""
-        return json.dumps(self.to_dict(), indent=1)
-
-    def to_markdown(self) -> str:
-        """Headings, pipe tables and a numbered list."""
-        parts = [f"# {self.title}"]
-        for heading, rows in self.tables.items():
-            if rows:
-                lines = [list(rows[0]), ["---"] * len(rows[0]), *([cell(v) for v in row.values()] for row in rows)]
-                parts.append(f"## {heading}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
-        if self.advice:
-            parts.append("## advice\n\n" + "\n".join(f"{i}. {line}" for i, line in enumerate(self.advice, 1)))
-        return "\n\n".join(parts) + "\n"
-
-    def to_pandas(self, heading: str) -> Any:
-        """One of the tables as a DataFrame (extra `dataframe`)."""
-        if heading not in self.tables:
-            raise KPUError(f"the analysis has no table {heading!r}; it has {', '.join(self.tables)}")
-        try:
-            import pandas
-        except ImportError:
-            raise KPUError("to_pandas needs pandas: pip install 'kpu_jax[dataframe]'") from None
-        return pandas.DataFrame(self.tables[heading])
+ACCEPTED = "a Report, a SweepResult, (program, timeline) of kpu.program, or a list or dict of reports"
+CRITICAL = "critical path, and each class twice as fast"
+MOST_BOUNDS = 12  # rows of a network whose bounds are listed, those that take longest
 
 
 class PerformanceAnalyzer:
-    """`PerformanceAnalyzer().analyze(result)`."""
+    """`PerformanceAnalyzer().analyze(result)`, `.compare(a, b)`."""
 
     def analyze(
-        self, result: Any, *, chip: KPUConfig | None = None, workload: Op | None = None, mapping: Mapping | None = None
+        self, result: Any, *, chip: KPUConfig | None = None, workload: Op | Workload | None = None, mapping: Mapping | None = None
     ) -> Analysis:
-        """The analysis of a `Report` (of an operation or a network), a `SweepResult`, or a list of reports.
+        """The analysis of a `Report` (of an operation or a network), of an executed program, of a sweep, or of several reports.
 
-        With `chip`, `workload` (one operation) and `mapping` of a report also its critical path, and what doubling each
-        engine class would give: predicted by the gradient of the exact time, and simulated again.
+        - A report: totals, where the cycles go (terms that add up), engine classes, energy, traffic and reuse, and the slowest
+          operations. With `chip` and `workload` also what no schedule can beat; with the `mapping` (of a network one per row) also
+          the critical path and what each engine class twice as fast would give, predicted by the gradient and simulated again.
+        - `(program, timeline)` of `kpu.program.build` and `.execute`, or a timeline alone: busy and idle cycles by cause, bytes
+          moved and held. With `chip` also its critical path and what-if table.
+        - A `SweepResult`: the best chips with their certificates, the Pareto set, which fields decide, which limits bind.
+        - A list of reports, or a dict {name: report}: side by side.
+
         Raises `InfeasibleError` for a report of a mapping that does not fit, `KPUError` for anything else.
         """
+        given = {"chip": chip, "workload": workload, "mapping": mapping}
         if isinstance(result, SweepResult):
-            return _of_sweep(result)
-        if isinstance(result, (list, tuple)):
+            _none_of(given, "a sweep")
+            return sweep_analysis(result)
+        if isinstance(result, Timeline):
+            return _of_run(None, result, given)
+        if isinstance(result, tuple) and len(result) == 2 and isinstance(result[0], Program):
+            return _of_run(*result, given)
+        if isinstance(result, (list, tuple, MappingType)):
+            _none_of(given, "several results")
             return _of_several(result)
-        report = _checked("the result", result)
-        tables = {
-            "summary": _summary(report), "time by engine class": _busy(report), "energy": _energy(report),
-            "traffic": _traffic(report), "slowest operations": _operations(report),
-        }  # fmt: skip
-        advice = _advice(report)
-        given = [x is not None for x in (chip, workload, mapping)]
-        if any(given):
-            if not all(given):
-                raise KPUError("the critical path needs chip, workload and mapping: give all three, or none")
-            tables["critical path, and each class twice as fast"] = what_if(chip, workload, mapping)  # type: ignore[arg-type]
-        return Analysis(f"{float(report.cycles):,.0f} cycles, bound by {report.bound_by}", tables, advice)
+        if not isinstance(result, Report):
+            raise KPUError(f"analyze takes {ACCEPTED}, got {type(result).__name__}")
+        return _of_report(check_report("the result", result), chip, workload, mapping)
+
+    def compare(self, a: Report, b: Report) -> Analysis:
+        """Why does `b` take more or less than `a`? See `compare_reports`."""
+        return compare_reports(a, b)
 
 
-def compare_reports(a: Report, b: Report) -> Analysis:
-    """Why does `b` cost more or less than `a`? Energy by component and bytes by level, each adding up to the whole.
-
-    For time: the least time for which each engine class is held, and the rest of the makespan that no busiest class
-    explains (waiting); the busiest class and the waiting add up to the cycles.
-    """
-    _checked("a", a), _checked("b", b)
-    energy = [_difference(name, a.energy[name], b.energy[name], 1e-6) for name in a.energy]
-    energy.append(_difference("total", a.energy_pj, b.energy_pj, 1e-6))
-    time = [_difference(f"{name} held", a.busy[name], b.busy[name]) for name in a.busy]
-    most = [max(float(v) for v in r.busy.values()) for r in (a, b)]
-    time.append(_difference("waiting", float(a.cycles) - most[0], float(b.cycles) - most[1]))
-    time.append(_difference("makespan", a.cycles, b.cycles))
-    moved = [_difference(level, sum(a.traffic[level].values()), sum(b.traffic[level].values())) for level in a.traffic]
-    moved.append(_difference("total", *(sum(sum(t.values()) for t in r.traffic.values()) for r in (a, b))))
-    ratio = float(b.seconds) / float(a.seconds)
-    return Analysis(
-        f"b takes {ratio:.3g} times the time and {float(b.energy_pj) / float(a.energy_pj):.3g} times the energy of a",
-        {"energy [uJ]": energy, "time [fabric cycles]": time, "traffic [byte]": moved},
-    )
+def _none_of(given: dict[str, Any], what: str) -> None:
+    if some := [name for name, value in given.items() if value is not None]:
+        raise KPUError(f"the analysis of {what} takes no {', '.join(some)}: analyse one report for its critical path")
 
 
-def what_if(chip: KPUConfig, op: Op, mapping: Mapping) -> list[Row]:
-    """Per engine class: cycles on the critical path, and the change of time [%] if it were twice as fast.
-
-    Predicted: half of the part, by the gradient. The exact time is convex in the scale of a class, so this is the most that
-    can be won. Simulated: the exact time of the changed chip, fields doubled as `FASTER` says.
-    """
-    parts = critical_path(chip, op, mapping)
-    total, hz = sum(map(float, parts.values())), float(chip.clocks.fabric_mhz)
-    rows = []
-    for name, cycles in sorted(parts.items(), key=lambda item: -float(item[1])):
-        row: Row = {"class": name, "cycles": float(cycles), "share %": 100 * float(cycles) / total, "predicted %": "", "simulated %": ""}
-        fields = FASTER.get(name, ())
-        changed = {path: 2 * float(get_path(chip, path)) for path in fields}
-        if changed and cycles > 0 and all(value <= FIELDS[path].high for path, value in changed.items()):
-            faster = chip.replace(changed)
-            again = sum(map(float, critical_path(faster, op, mapping).values())) / float(faster.clocks.fabric_mhz)
-            row["predicted %"] = f"{-50 * float(cycles) / total:.1f}"
-            row["simulated %"] = f"{100 * (again / (total / hz) - 1):.1f}"
-        rows.append(row)
-    return rows
+def _of_report(r: Report, chip: KPUConfig | None, workload: Op | Workload | None, mapping: Mapping | None) -> Analysis:
+    tables: dict[str, list[Row]] = {
+        "summary": _summary(r), "where the cycles go": time_table(r), "time by engine class": _busy(r), "energy": _energy(r),
+        "traffic": _traffic(r), "slowest operations": slowest(r) if r.per_op is not None else [],
+    }  # fmt: skip
+    advice = _advice(r)
+    if (chip is None) != (workload is None) or (mapping is not None and chip is None):
+        raise KPUError("bounds need chip and workload, the critical path also the mapping: give both, or all three, or none")
+    if chip is not None and workload is not None:
+        tables["against the least possible"] = _bound_rows(bounds(chip, workload, r))
+        if mapping is not None:
+            tables[CRITICAL] = what_if(chip, workload, mapping)
+            advice += advice_of(tables[CRITICAL])
+    if CRITICAL not in tables:
+        advice += _class_advice(r)
+    return Analysis(f"{float(r.cycles):,.0f} cycles, bound by {r.bound_by}", tables, _ranked(advice))
 
 
-def _checked(name: str, report: Any) -> Report:
-    if not isinstance(report, Report):
-        raise KPUError(f"{name} must be a Report, a SweepResult or a list of reports, got {type(report).__name__}")
-    if is_traced(report.cycles) or np.ndim(report.cycles):
-        raise KPUError(f"{name} is traced or stacked: analyse one concrete report at a time")
-    if float(report.status_code):
-        raise InfeasibleError(f"{name} is of a mapping that does not fit: {report.status}")
-    return report
+def _of_run(program: Program | None, timeline: Timeline, given: dict[str, Any]) -> Analysis:
+    check_run("the run", timeline, program)
+    if given["workload"] is not None or given["mapping"] is not None:
+        raise KPUError("a program holds its own operation and mapping: give only the chip")
+    tables = run_tables(timeline, program)
+    advice = run_advice(timeline)
+    if given["chip"] is not None:
+        if program is None:
+            raise KPUError("the critical path of a timeline needs its program: analyse (program, timeline)")
+        tables[CRITICAL] = what_if(given["chip"], program.op, program.mapping)
+        advice += _ranked(advice_of(tables[CRITICAL]))
+    busy = timeline.busy_by_engine()
+    return Analysis(f"{float(timeline.makespan):,.10g} cycles, {max(busy, key=lambda name: busy[name])} works longest", tables, advice)
+
+
+def _of_several(results: Any) -> Analysis:
+    named = results if isinstance(results, MappingType) else dict(enumerate(results))
+    if not named:
+        raise KPUError("nothing to analyse: there are no results")
+    reports = {name: check_report(f"result {name}", report) for name, report in named.items()}
+    fastest = min(reports, key=lambda name: float(reports[name].seconds))
+    alike = len({float(r.macs) for r in reports.values()}) == 1
+    rows = [
+        {
+            "result": name, "time [us]": float(r.seconds) * 1e6, "x fastest": float(r.seconds) / float(reports[fastest].seconds),
+            "energy [uJ]": float(r.energy_pj) * 1e-6, "EDP [J s]": float(r.edp), "utilization %": 100 * float(r.utilization),
+            "MACs": float(r.macs), "bound by": str(r.bound_by),
+        }
+        for name, r in reports.items()
+    ]  # fmt: skip
+    advice = [] if alike else ["these are of different workloads (their MACs differ): compare rates and utilization, not times"]
+    return Analysis(f"{len(rows):,} results, {fastest} the fastest", {"results": rows}, advice)
 
 
 def _summary(r: Report) -> list[Row]:
-    ops = 2 * float(r.macs) / float(r.seconds)
+    achieved, used = 2 * float(r.macs) / float(r.seconds) * 1e-12, float(r.utilization)
     rows = [
         ("cycles", float(r.cycles), "fabric cycles"), ("time", float(r.seconds) * 1e6, "us"), ("energy", float(r.energy_pj) * 1e-6, "uJ"),
-        ("power", float(r.power_w), "W"), ("EDP", float(r.edp), "J s"), ("utilization", 100 * float(r.utilization), "% of peak"),
-        ("achieved", ops * 1e-12, "TOPS"), ("over the lower bound", float(r.cycles) / float(r.cycles_bound), "x"),
+        ("power", float(r.power_w), "W"), ("EDP", float(r.edp), "J s"), ("utilization", 100 * used, "% of peak"),
+        ("achieved", achieved, "TOPS"), ("peak", achieved / used if used else None, "TOPS"),
+        ("over the lower bound", float(r.cycles) / float(r.cycles_bound), "x"),
     ]  # fmt: skip
     return [{"quantity": name, "value": value, "unit": unit} for name, value, unit in rows]
 
@@ -185,36 +150,50 @@ def _traffic(r: Report) -> list[Row]:
     for level, operands in r.traffic.items():
         size = float(sum(operands.values()))
         if size:
-            over = f"{size / float(r.compulsory):.2f}" if level == "dram" and float(r.compulsory) else ""
+            over = size / float(r.compulsory) if level == "dram" and float(r.compulsory) else None
             rows.append({"level": level, "byte": size, "MACs per byte": float(r.macs) / size, "x compulsory": over})
     return rows
 
 
-def _operations(r: Report) -> list[Row]:
-    if r.per_op is None:
-        return []
-    each = r.per_op
-    slowest = np.argsort(-np.asarray(each.cycles), kind="stable")[:SHOWN]
+def _bound_rows(found: Bounds) -> list[Row]:
+    """External bytes and cycles next to their lower bounds, of the operations that take longest."""
     return [
         {
-            "row": int(i), "time %": 100 * float(each.cycles[i] / r.cycles), "energy %": 100 * float(each.energy_pj[i] / r.energy_pj),
-            "utilization %": 100 * float(each.utilization[i]), "bound by": str(each.bound_by[i]),
+            "operation": found.names[i], "external [byte]": float(found.external_bytes[i]),
+            "compulsory [byte]": float(found.compulsory_bytes[i]), "I/O bound [byte]": float(found.io_bytes[i]),
+            "x least bytes": float(found.traffic_ratio[i]), "cycles": float(found.cycles[i]),
+            "compute bound": float(found.compute_cycles[i]), "memory bound": float(found.memory_cycles[i]),
+            "x least cycles": float(found.time_ratio[i]),
         }
-        for i in slowest if each.cycles[i] > 0
+        for i in np.argsort(-found.cycles, kind="stable")[:MOST_BOUNDS]
     ]  # fmt: skip
 
 
-def _advice(r: Report) -> list[str]:
-    """What each remedy could save at most, of time or energy, the largest first."""
+def _ranked(found: list[tuple[float, str]]) -> list[str]:
+    return [text for _, text in sorted(found, key=lambda item: -item[0])]
+
+
+def _class_advice(r: Report) -> list[tuple[float, str]]:
+    """Which engine class to speed up, where no critical path says it better."""
+    shares = {term.split()[0]: value / float(r.cycles) for term, value in time_terms(r).items() if term.endswith("beyond the fabric")}
+    return [
+        (share, f"speed up the {engine}, or move less through it: for {share:.0%} of the time it is held beyond what the fabric needs")
+        for engine, share in shares.items() if share > 0.05
+    ]  # fmt: skip
+
+
+def _advice(r: Report) -> list[tuple[float, str]]:
+    """(what a remedy could save at most, of time or energy; the remedy in words)."""
     found: list[tuple[float, str]] = []
-    held = sorted(((float(v), name) for name, v in r.busy.items()), reverse=True)
     cycles, energy = float(r.cycles), float(r.energy_pj)
-    if (gain := 1 - held[1][0] / held[0][0]) > 0.05 and held[0][0] > 0.5 * cycles:
-        first, second = held[0][0] / cycles, held[1][0] / cycles
-        found.append((gain * first, f"speed up the {held[0][1]}: it is held for {first:.0%} of the time, the next class {second:.0%}"))
-    if (waiting := 1 - held[0][0] / cycles) > 0.1:
-        remedy = "overlap more (double buffering, smaller first and last blocks)"
-        found.append((waiting, f"{remedy}: the busiest class waits for {waiting:.0%} of the time"))
+    for term, value in time_terms(r).items():
+        share = value / cycles
+        if term == UNUSED and share > 0.1:
+            remedy = "fill the array (tiles that are multiples of it, more compute tiles in the partition)"
+            found.append((share, f"{remedy}: for {share:.0%} of the time the fabric is held beyond the multiply-adds at its peak"))
+        elif term == WAITING and share > 0.1:
+            remedy = "overlap more (double buffering, longer passes, smaller first and last blocks)"
+            found.append((share, f"{remedy}: the busiest class waits for {share:.0%} of the time"))
     moved = float(sum(r.traffic["dram"].values()))
     if float(r.compulsory) and (ratio := moved / float(r.compulsory)) > 1.1:
         saved = float(r.energy.get("dram", 0.0)) * (1 - 1 / ratio) / energy
@@ -224,38 +203,4 @@ def _advice(r: Report) -> list[str]:
     name, most = max(((n, float(v)) for n, v in r.energy.items()), key=lambda item: item[1])
     if most > 0.5 * energy:
         found.append((most / energy / 2, f"look at {name} first for energy: it takes {most / energy:.0%}"))
-    return [text for _, text in sorted(found, reverse=True)]
-
-
-def _of_sweep(result: SweepResult) -> Analysis:
-    rows = sweep_table(result)
-    front = [row for row in rows if row["pareto"]]
-    advice = []
-    for name in result.certified:
-        point, value = result.retimed.best(name)
-        floor = f"others cannot fall below {result.floor[name]:.4g}"
-        known = "no other chip of the space can be better" if result.certified[name] else floor
-        advice.append(f"best {name}: chip {int(result.retimed.ids[point])}, {value:.4g}; {known}")
-    title = f"{result.summary.chips:,} chips screened, {result.retimed.chips} timed exactly"
-    return Analysis(title, {"Pareto set": front[:SHOWN], "best": rows[:SHOWN]}, advice)
-
-
-def _of_several(reports: Sequence[Any]) -> Analysis:
-    if not reports:
-        raise KPUError("nothing to analyse: the list is empty")
-    checked = [_checked(f"result {i}", r) for i, r in enumerate(reports)]
-    fastest = min(range(len(checked)), key=lambda i: float(checked[i].seconds))
-    rows = [
-        {
-            "result": i, "time [us]": float(r.seconds) * 1e6, "x fastest": float(r.seconds) / float(checked[fastest].seconds),
-            "energy [uJ]": float(r.energy_pj) * 1e-6, "EDP [J s]": float(r.edp), "utilization %": 100 * float(r.utilization),
-            "bound by": str(r.bound_by),
-        }
-        for i, r in enumerate(checked)
-    ]  # fmt: skip
-    return Analysis(f"{len(rows)} results, number {fastest} the fastest", {"results": rows})
-
-
-def _difference(name: str, a: Any, b: Any, scale: float = 1.0) -> Row:
-    a, b = float(a) * scale, float(b) * scale
-    return {"term": name, "a": a, "b": b, "b - a": b - a}
+    return found

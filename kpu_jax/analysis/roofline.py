@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kpu_jax.analysis.bounds import rows_of
+from kpu_jax.analysis.subjects import rows_of
 from kpu_jax.hardware import KPUConfig, check_config, derived
 from kpu_jax.model.report import Report
-from kpu_jax.workload import Op, Workload, check_workload
+from kpu_jax.workload import Op, Workload
 
 ROOF_LEVELS = {"host": "host", "dram": "dma", "l3": "block_mover", "l2": "streamer"}  # level -> engine class that carries its traffic
 
@@ -52,8 +52,7 @@ def roofline(cfg: KPUConfig, workload: Op | Workload, report: Report) -> Rooflin
     or an infeasible one.
     """
     check_config(cfg)
-    check_workload(workload)
-    ops, names, each = rows_of(workload, report)
+    ops, names, each = rows_of("roofline", workload, report)
     bits = np.clip(np.maximum(ops.a_bits, ops.b_bits), 1, 32)
     operations, bandwidth = 2.0 * np.atleast_1d(each.macs), _bandwidth(cfg)
     held = np.stack([np.atleast_1d(each.busy[engine]) for engine in ROOF_LEVELS.values()])  # [level, row] fabric cycles

@@ -1,8 +1,9 @@
-"""Reports and sweeps as tables: lists of rows, each a dict of column to value."""
+"""A network's report as a table, layer by layer, and tables as CSV files."""
 
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping as MappingType
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,41 +12,10 @@ import jax
 import numpy as np
 
 from kpu_jax.base.errors import KPUError
-from kpu_jax.explore.sweep import SweepResult
+from kpu_jax.base.tables import Row
 from kpu_jax.mapping import Mapping
 from kpu_jax.model.report import Report
 from kpu_jax.workload import MAC_FORMATS, Workload, im2col_bytes, unique_input_bytes
-
-Row = dict[str, Any]
-
-
-def sweep_table(result: SweepResult) -> list[Row]:
-    """The chips of a sweep that were timed exactly, best first by the sweep's objective.
-
-    One dict per chip and objective that its mappings were chosen for (`mapped_for`). `pareto` is true on the exact
-    front over (latency, energy, area); `meets` where the limits are kept.
-    """
-    r = result.retimed
-    fields = result.space.values(r.ids)
-    labels = short_names(result.space.paths)
-    rows = []
-    for i in np.argsort(np.where(r.meets, r.measure(result.objective), np.inf), kind="stable"):
-        rows.append(
-            {
-                "chip": int(r.ids[i]),
-                "mapped_for": str(r.mapped_for[i]),
-                "latency_ms": r.seconds[i] * 1e3,
-                "energy_mj": r.energy_pj[i] * 1e-9,
-                "edp_js": r.seconds[i] * r.energy_pj[i] * 1e-12,
-                "area_mm2": r.area_mm2[i],
-                "power_w": r.energy_pj[i] * 1e-12 / r.seconds[i],
-                "tdp_w": r.tdp_w[i],
-                "pareto": bool(r.on_front[i]),
-                "meets": bool(r.meets[i]),
-                **{labels[path]: float(column[i]) for path, column in fields.items()},
-            }
-        )
-    return rows
 
 
 def layer_table(workload: Workload, report: Report, mappings: Mapping | None = None) -> list[Row]:
@@ -70,7 +40,7 @@ def layer_table(workload: Workload, report: Report, mappings: Mapping | None = N
             "utilization": float(each.utilization[i]),
             "bound_by": str(each.bound_by[i]),
             "format": MAC_FORMATS[int(workload.ops.mac_format[i])],
-            "input_bytes": unique_input_bytes(workload.row(i)),
+            "input_bytes": float(unique_input_bytes(workload.row(i))),
             "im2col_bytes": float(im2col_bytes(workload.row(i))),
         }
         if mappings is not None:
@@ -79,32 +49,7 @@ def layer_table(workload: Workload, report: Report, mappings: Mapping | None = N
     return rows
 
 
-def short_names(paths: Sequence[str]) -> dict[str, str]:
-    """Dotted path -> its shortest ending that no other of these paths shares."""
-    names = {}
-    for path in paths:
-        parts = path.split(".")
-        endings = [".".join(parts[i:]) for i in range(len(parts) - 1, -1, -1)]
-        names[path] = next(e for e in endings if sum(p == e or p.endswith(f".{e}") for p in paths) == 1)
-    return names
-
-
-def text_table(rows: Sequence[Row], columns: Sequence[str] | None = None) -> str:
-    """Aligned text: numbers to four significant digits, right-aligned."""
-    if not rows:
-        return "(no rows)"
-    columns = list(rows[0]) if columns is None else list(columns)
-    cells = [columns, *([cell(row[c]) for c in columns] for row in rows)]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
-    text = [isinstance(rows[0][c], str) for c in columns]
-    lines = []
-    for line in cells:
-        padded = (c.ljust(w) if left else c.rjust(w) for c, w, left in zip(line, widths, text, strict=True))
-        lines.append("  ".join(padded).rstrip())
-    return "\n".join(lines)
-
-
-def write_csv(rows: Sequence[Row], path: str | Path) -> None:
+def write_csv(rows: Sequence[MappingType[str, Any]], path: str | Path) -> None:
     """Write rows as CSV with a header. Raises `KPUError` if the file cannot be written."""
     try:
         with Path(path).open("w", newline="", encoding="utf-8") as file:
@@ -113,12 +58,3 @@ def write_csv(rows: Sequence[Row], path: str | Path) -> None:
             writer.writerows(rows)
     except OSError as error:
         raise KPUError(f"{path}: cannot be written: {error}") from None
-
-
-def cell(value: Any) -> str:
-    """A value as the text of a table: numbers to four significant digits, flags as yes and no."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, (int, str)):
-        return str(value)
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

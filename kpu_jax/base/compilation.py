@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -15,8 +16,18 @@ ONCE = {"xla_disable_hlo_passes": "fusion", "xla_backend_optimization_level": 0}
 # The walk through a schedule is array code: it compiles as fast with the default options, and runs several times as fast.
 
 
+@contextlib.contextmanager
+def plain_promotion() -> Iterator[None]:
+    """JAX's own rules for mixed types and ranks, whatever stricter ones the caller has set."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
 def jit_for(options: dict[str, Any], **jit_arguments: Any) -> Callable[[Callable], Any]:
-    """Like `jax.jit`, with XLA `options` where the default device is a CPU (other back ends take none)."""
+    """Like `jax.jit`, with XLA `options` where the default device is a CPU (other back ends take none).
+
+    Traced under `plain_promotion`.
+    """
 
     def decorate(function: Callable) -> Callable:
         @functools.cache
@@ -26,7 +37,8 @@ def jit_for(options: dict[str, Any], **jit_arguments: Any) -> Callable[[Callable
 
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
-            return compiled()(*args, **kwargs)
+            with plain_promotion():
+                return compiled()(*args, **kwargs)
 
         call.lower = lambda *args, **kwargs: compiled().lower(*args, **kwargs)  # type: ignore[attr-defined]
         return call

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 
 from kpu_jax.base.errors import KPUError
 from kpu_jax.cli import codesign, report, run, sweep
 from kpu_jax.cli.arguments import raw
+from kpu_jax.explore.processes import leave
+from kpu_jax.explore.watched import AGAIN, ProcessLostError, report_to_parent
 from kpu_jax.version import __version__
 
 COMMANDS = (run, sweep, codesign, report)
@@ -23,17 +26,21 @@ kpu-jax COMMAND --help explains each."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status: 0, or 2 for wrong input."""
+    """Run the command line; returns the exit status: 0, 2 for wrong input, 75 where the same command may succeed again."""
+    report_to_parent()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a file's name may hold what the terminal's encoding lacks
+            stream.reconfigure(errors="backslashreplace")
     args = parser().parse_args(arguments)
+    args.words = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        args.command(args)
+        return args.command(args) or 0
     except KPUError as error:
-        print(f"kpu-jax: error: {error}", file=sys.stderr)
-        return 2
+        print("kpu-jax: error:", " ".join(str(error).splitlines()), file=sys.stderr)
+        return leave(AGAIN if isinstance(error, ProcessLostError) else 2)
     except KeyboardInterrupt:
         print("kpu-jax: interrupted", file=sys.stderr)
-        return 130
-    return 0
+        return leave(130)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ from kpu_jax.base.errors import check_number
 from kpu_jax.base.outputs import new_files
 from kpu_jax.cli.arguments import add_study, raw, save_plot, study_of
 from kpu_jax.explore.limits import OBJECTIVES
-from kpu_jax.explore.processes import Processes, join
+from kpu_jax.explore.processes import Processes, join, several
 from kpu_jax.explore.study import Study
 from kpu_jax.explore.sweep import SweepResult, sweep
+from kpu_jax.explore.watched import is_watched, watch
 from kpu_jax.hardware import save_config
 from kpu_jax.simulator import simulate
 
@@ -36,7 +38,9 @@ spread of the Pareto front are timed exactly, until no other chip can be better 
 says whether that was reached (certified). Writes table.csv, layers.csv, best_chip.yaml, pareto.png and
 performance.png, all or none. With --store FOLDER the parts are kept there: whatever ends the command, the same command
 goes on from there, to the same bits. Values may be a grid, {start = 8, stop = 64, step = 2, scale = "log"}, and
-where = ["rows == cols"] passes over chips. Under SLURM, or with --coordinator, all processes share the parts."""
+where = ["rows == cols"] passes over chips. Under SLURM, or with --coordinator, all processes share the parts; if one is
+lost, the others name it and end with status 75: run the same command again. With --table FILE.parquet the figures of
+every chip by the bound are written there, however many they are."""
 
 
 def add(commands: Any) -> None:
@@ -47,31 +51,35 @@ def add(commands: Any) -> None:
     add_study(study)
     study.add_argument("--exact", metavar="N", type=int, default=EXACT, help=f"chips to time exactly at most (default {EXACT})")
     study.add_argument("--store", metavar="FOLDER", type=Path, help="keep every part, so that the same command can go on")
+    study.add_argument("--table", metavar="FILE.parquet", type=Path, help="the figures of every chip by the bound")
     study.add_argument("--coordinator", metavar="ADDRESS:PORT", help="of process 0, to sweep with several processes")
     study.add_argument("--processes", metavar="N", type=int, help="how many there are")
     study.add_argument("--process", metavar="I", type=int, help="which this is, from 0")
     study.set_defaults(command=_sweep)
 
 
-def _sweep(args: argparse.Namespace) -> None:
-    join(args.coordinator, args.processes, args.process)
-    others = Processes()
+def _sweep(args: argparse.Namespace) -> int:
     study = study_of(args)
     check_number("--exact", args.exact, "chips", low=1, integer=True)
-    if others.this:
-        _swept(study, args.exact, args.store)  # process 0 prints and writes
-        return
+    shared = (args.coordinator, args.processes, args.process)
+    if several(*shared) and not is_watched():
+        return watch([sys.executable, "-m", "kpu_jax.cli", *args.words], args.store)
+    join(*shared)
+    if Processes().this:
+        _swept(study, args.exact, args.store, args.table)  # process 0 prints and writes
+        return 0
     with new_files(args.output) as folder:
         print(f"{study.space}\nworkload: one pass of each of {', '.join(study.names)}: {study.workload.macs.sum():,} MACs")
         limits = ", ".join(f"{k} {v:g}" for k, v in study.constraints.items())
         print(f"objective {study.objective}; limits: {limits or 'none'}")
-        result = _swept(study, args.exact, args.store)
+        result = _swept(study, args.exact, args.store, args.table)
         _print(result)
         _write(result, folder)
     print(f"wrote table.csv, layers.csv, best_chip.yaml, pareto.png and performance.png to {args.output}/")
+    return 0
 
 
-def _swept(study: Study, exact: int, store: Path | None) -> SweepResult:
+def _swept(study: Study, exact: int, store: Path | None, table: Path | None) -> SweepResult:
     from tqdm import tqdm
 
     with (
@@ -80,7 +88,7 @@ def _swept(study: Study, exact: int, store: Path | None) -> SweepResult:
     ):
         return sweep(
             study.space, study.workload, objective=study.objective, constraints=study.constraints, retime_chips=exact,
-            progress=screened.update, timed=timed.update, store=store,
+            progress=screened.update, timed=timed.update, store=store, table=table,
         )  # fmt: skip
 
 

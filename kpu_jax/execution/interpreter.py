@@ -13,7 +13,7 @@ import jax
 from jax.extend import core
 
 from kpu_jax.execution.products import CONVOLUTION, DOT, convolution, dot
-from kpu_jax.frontends.jaxpr import body_of
+from kpu_jax.frontends.jaxpr import body_of, scan_counts
 from kpu_jax.frontends.primitives import CALLS
 
 Product = Callable[[jax.Array, jax.Array, Any], jax.Array | None]
@@ -92,7 +92,7 @@ def _closed(body: Any, product: Product) -> Callable[..., tuple[Any, ...]]:
 
 
 def _scan(params: Any, args: list[Any], product: Product) -> Sequence[Any]:
-    fixed, carries = params["num_consts"], params["num_carry"]
+    fixed, carries = scan_counts(params)
     constants, start, slices = args[:fixed], args[fixed : fixed + carries], args[fixed + carries :]
     body = _closed(params["jaxpr"], product)
 

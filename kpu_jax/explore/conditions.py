@@ -9,6 +9,7 @@ import ast
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,9 @@ from kpu_jax.base.errors import KPUError, check_number, is_number, nearest, show
 
 MAX_LENGTH = 500  # characters
 Operation = Callable[[Any, Any], Any]
-ARITHMETIC: dict[type, Operation] = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: np.divide}
+ARITHMETIC: dict[type, Operation] = {
+    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
+}  # fmt: skip
 COMPARISONS: dict[type, Operation] = {
     ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge,
 }  # fmt: skip
@@ -34,9 +37,9 @@ class Condition:
     _term: Term
 
     def __call__(self, columns: Columns) -> Any:
-        """Mask of the chips that meet it, from the values of their fields."""
+        """Mask of the chips that meet it, from the values of their fields: NumPy or JAX arrays of float64."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.asarray(self._term(columns), bool)
+            return self._term(columns)
 
 
 def condition(text: Any, fields: Sequence[str], varying: Sequence[str] = ()) -> Condition:
@@ -69,7 +72,7 @@ def _term(node: ast.expr, fields: tuple[Sequence[str], Sequence[str]], paths: di
         return _term(child, fields, paths)
 
     if isinstance(node, ast.Constant) and is_number(node.value):
-        number = check_number("a number", node.value, "of the field")
+        number = np.float64(check_number("a number", node.value, "of the field"))  # divides by zero without an error
         return lambda columns: number
     if isinstance(node, (ast.Name, ast.Attribute)):
         path = _field(ast.unparse(node), *fields)
@@ -84,17 +87,16 @@ def _term(node: ast.expr, fields: tuple[Sequence[str], Sequence[str]], paths: di
 
         def compare(columns: Columns) -> Any:
             values = [term(columns) for term in terms]
-            met = [test(a, b) for test, a, b in zip(tests, values, values[1:], strict=False)]
-            return np.logical_and.reduce(np.broadcast_arrays(*met))
+            return reduce(operator.and_, (test(a, b) for test, a, b in zip(tests, values, values[1:], strict=False)))
 
         return compare
     if isinstance(node, ast.BoolOp):
-        both = np.logical_and if isinstance(node.op, ast.And) else np.logical_or
+        both = operator.and_ if isinstance(node.op, ast.And) else operator.or_
         parts = [part(value) for value in node.values]
-        return lambda columns: both.reduce(np.broadcast_arrays(*(p(columns) for p in parts)))
+        return lambda columns: reduce(both, (p(columns) != 0 for p in parts))
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
         inner = part(node.operand)
-        return lambda columns: np.logical_not(inner(columns))
+        return lambda columns: inner(columns) == 0
     raise KPUError(f"{shown(ast.unparse(node))} is not allowed: use numbers, fields, + - * /, comparisons, and, or, not")
 
 

@@ -35,28 +35,28 @@ def measures(seconds: Any, energy_pj: Any, area_mm2: Any, tdp_w: Any) -> dict[st
 
 def keeps(limits: Mapping[str, float], measured: Mapping[str, Any]) -> Any:
     """Mask of the chips whose measures are finite and within every limit."""
-    ok = np.isfinite(measured["seconds"]) & np.isfinite(measured["energy_pj"])
+    ok = (measured["seconds"] < np.inf) & (measured["energy_pj"] < np.inf)
     for name, limit in limits.items():
-        ok &= measured[name] <= limit
+        ok = ok & (measured[name] <= limit)
     return ok
 
 
-def floors(totals: Any, limits: Mapping[str, float]) -> dict[str, np.ndarray]:
+def floors(totals: Any, limits: Mapping[str, float]) -> dict[str, Any]:
     """Per objective, what no schedule of the stated set on each chip can fall below within the limits; infinite if none keeps them.
 
-    `totals`: `kernel.Totals` as float64. Time: the sum of each operation's least bound; under a power limit P also
+    `totals`: `kernel.Totals` as float64, NumPy or JAX arrays. Time: the sum of each operation's least bound; under a power limit P also
     t >= dynamic energy / (P - static power), as a slower schedule spreads its energy over more time. Energy: the sum of
     the least energies, and at least the dynamic one plus the static power over that time. EDP: their product.
     """
-    seconds, energy = totals.least_seconds, totals.least_energy_pj
-    possible = np.isfinite(seconds) & np.isfinite(energy)
-    if "power_w" in limits:
-        slack = limits["power_w"] * (1 + ROUNDING) - totals.static_w
-        possible &= slack > 0
-        seconds = np.maximum(seconds, totals.least_dynamic_pj * 1e-12 / np.where(slack > 0, slack, np.inf))
-    energy = np.maximum(energy, totals.least_dynamic_pj + totals.static_w * seconds * 1e12)
+    xp = totals.seconds.__array_namespace__()
+    limit = {name: limits.get(name, np.inf) for name in CONSTRAINTS}
+    slack = limit["power_w"] * (1 + ROUNDING) - totals.static_w  # W that are left for the dynamic energy
+    by_power = totals.least_dynamic_pj * 1e-12 / xp.where(slack > 0, slack, np.inf)
+    seconds = xp.maximum(totals.least_seconds, by_power)
+    energy = xp.maximum(totals.least_energy_pj, totals.least_dynamic_pj + totals.static_w * seconds * 1e12)
+    possible = (seconds < np.inf) & (energy < np.inf) & (slack > 0)
     fixed = {"area_mm2": totals.area_mm2, "tdp_w": totals.tdp_w, "seconds": seconds, "energy_pj": energy}
     for name, values in fixed.items():
-        possible &= values <= limits.get(name, np.inf) * (1 + ROUNDING)
+        possible = possible & (values <= limit[name] * (1 + ROUNDING))
     found = {"latency": seconds, "energy": energy, "edp": seconds * energy * 1e-12}
-    return {name: np.where(possible, values * (1 - ROUNDING), np.inf) for name, values in found.items()}
+    return {name: xp.where(possible, values * (1 - ROUNDING), np.inf) for name, values in found.items()}

@@ -42,27 +42,39 @@ class Measurements:
 def load_measurements(path: str | Path, **gemm: Any) -> Measurements:
     """GEMMs with their times from a CSV file with the columns m, n, k and one of `seconds`, `mean_ms`, `mean_us`.
 
-    `gemm`: options of all of them, such as dtype="fp32". Raises `KPUError` naming file, line and column.
+    A GEMM of several lines has their mean. `gemm`: options of all of them, such as dtype="fp32". Raises `KPUError`
+    naming file, line and column.
     """
     file = file_path(path)
-    lines = csv.DictReader(read_text(file).splitlines())
+    try:
+        return _measurements(file, csv.DictReader(read_text(file).splitlines()), gemm)
+    except csv.Error as error:
+        raise KPUError(f"{file}: not a CSV file: {error}") from None
+
+
+def _measurements(file: Path, lines: csv.DictReader[str], gemm: dict[str, Any]) -> Measurements:
     names = lines.fieldnames or []
     unit = next((name for name in TIMES if name in names), None)
     missing = [name for name in "mnk" if name not in names] + ([] if unit else [f"one of {', '.join(TIMES)}"])
     if missing or unit is None:
-        raise KPUError(f"{file}: the table has no column {', '.join(missing)}; its columns are {', '.join(map(str, names))}")
-    ops, seconds = [], []
+        raise KPUError(f"{file}: the table has no column {', '.join(missing)}; its columns are {shown(list(names))}")
+    ops: dict[str, Gemm] = {}
+    seconds: dict[str, list[float]] = {}
     for row in lines:
         where = f"{file}, line {lines.line_num}"
         m, n, k, time = (_number(where, name, row[name]) for name in ("m", "n", "k", unit))
         try:
-            ops.append((f"{m:.0f}x{n:.0f}x{k:.0f}", Gemm(m, n, k, **gemm)))
-            seconds.append(check_number(unit, time, "time", low=0, low_open=True) * TIMES[unit])
+            name, op = f"{m:.0f}x{n:.0f}x{k:.0f}", Gemm(m, n, k, **gemm)
+            seconds.setdefault(name, []).append(check_number(unit, time, "time", low=0, low_open=True) * TIMES[unit])
+            ops[name] = op
         except KPUError as error:
             raise KPUError(f"{where}: {error}") from None
     if not ops:
         raise KPUError(f"{file}: the table has no rows")
-    return Measurements(Workload.from_ops(ops), np.array(seconds))
+    try:
+        return Measurements(Workload.from_ops(ops.items()), np.array([np.mean(seconds[name]) for name in ops]))
+    except KPUError as error:
+        raise KPUError(f"{file}: {error}") from None
 
 
 def _number(where: str, column: str, text: Any) -> float:

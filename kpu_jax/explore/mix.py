@@ -44,7 +44,7 @@ def choose(
     def rank(choice: np.ndarray) -> tuple[bool, float]:
         d, e = totals(choice)
         within = {name: v for name, v in (limits or {}).items() if name in ("seconds", "energy_pj", "power_w")}
-        return (not keeps(within, measures(np.float64(d), np.float64(e), 0.0, 0.0)), _value(objective, d, e))
+        return (not keeps(within, measures(np.float64(d), np.float64(e), 0.0, 0.0)), value_of(objective, d, e))
 
     slopes = [(1.0, weight) for weight in WEIGHTS]
     if limits and "power_w" in limits:
@@ -58,5 +58,6 @@ def choose(
     return best
 
 
-def _value(objective: str, seconds: float, energy_pj: float) -> float:
+def value_of(objective: str, seconds: float, energy_pj: float) -> float:
+    """What an objective makes least: time [s], energy [pJ] or their product [pJ s]."""
     return {"latency": seconds, "energy": energy_pj, "edp": seconds * energy_pj}[objective]

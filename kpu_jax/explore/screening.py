@@ -1,80 +1,28 @@
-"""Every chip of a range by the bound, in blocks that are the same however the range is cut."""
+"""Every chip of a range by the bound: the devices go through its blocks and keep what a sweep needs."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from kpu_jax.explore import front
+from kpu_jax.explore import fold, front
+from kpu_jax.explore.blocks import Blocks, blocks_of
+from kpu_jax.explore.decode import Chips, decode, tables_of
 from kpu_jax.explore.kernel import Laid, Totals, evaluate_block, lay_block
-from kpu_jax.explore.limits import OBJECTIVES, floors, keeps, limits_of, measures
+from kpu_jax.explore.limits import CONSTRAINTS, OBJECTIVES, limits_of
 from kpu_jax.explore.space import Space
-from kpu_jax.explore.summary import Summary, least_kept
+from kpu_jax.explore.summary import BEST_KEPT, Summary
 from kpu_jax.mapping.proposals import SWEEP_STRATEGIES
 from kpu_jax.workload import Op
 from kpu_jax.workload.padding import pad_rows
 
-BLOCK_EVALUATIONS = 8_000_000  # chips x operations x mappings on the device at once: bounds the memory
 Progress = Callable[[int], None]
-
-
-@dataclass(frozen=True)
-class Blocks:
-    """A space cut into blocks of one shape, which the space and the workload alone decide.
-
-    A chip is always in the same lane of the same block, so its figures are the same to the last bit whatever range,
-    part, device or process evaluates it.
-    """
-
-    geometries: int  # per block
-    speeds: int
-    of_geometries: int  # in the space
-    of_speeds: int
-
-    @classmethod
-    def of(cls, space: Space, per_chip: int) -> Blocks:
-        """Blocks of at most `BLOCK_EVALUATIONS`, at `per_chip` evaluations for each chip."""
-        speeds = max(1, min(space.speeds, BLOCK_EVALUATIONS // per_chip))
-        whole = speeds == space.speeds  # else one geometry at a time, so that every block is a range of indices
-        geometries = max(1, min(space.geometries, BLOCK_EVALUATIONS // (per_chip * speeds))) if whole else 1
-        return cls(geometries, speeds, space.geometries, space.speeds)
-
-    @property
-    def per_row(self) -> int:
-        """Blocks that share their geometries."""
-        return -(-self.of_speeds // self.speeds)
-
-    def __len__(self) -> int:
-        return -(-self.of_geometries // self.geometries) * self.per_row
-
-    def first_chip(self, block: int) -> int:
-        """Index of the first chip of a block; of one past the last: the number of chips."""
-        row, column = divmod(block, self.per_row)
-        return min(row * self.geometries, self.of_geometries) * self.of_speeds + column * self.speeds
-
-    def indices(self, block: int) -> tuple[np.ndarray, np.ndarray]:
-        """(geometries, speeds) of a block; those past the end of the space pad its shape."""
-        row, column = divmod(block, self.per_row)
-        return row * self.geometries + np.arange(self.geometries), column * self.speeds + np.arange(self.speeds)
-
-    def over(self, start: int, stop: int) -> Iterator[int]:
-        """The blocks that hold the chips [start, stop)."""
-        row = start // self.of_speeds // self.geometries
-        for block in range(row * self.per_row, len(self)):
-            if self.first_chip(block) >= stop:
-                return
-            if self.first_chip(block + 1) > start:
-                yield block
-
-
-def blocks_of(space: Space, ops: Op, strategies: np.ndarray = SWEEP_STRATEGIES) -> Blocks:
-    """The blocks in which a sweep of `space` with this workload is evaluated."""
-    return Blocks.of(space, len(pad_rows(ops).m) * len(strategies))
+Watcher = Callable[[Chips, Totals], None]  # is shown every block as it is on the device
+AHEAD = 2  # blocks that may be under way on a device: it need not wait for the host, and memory stays bounded
 
 
 def evaluate_range(
@@ -91,100 +39,172 @@ def evaluate_range(
 ) -> Summary:
     """Evaluate the chips [start, stop) of `space` by the bound; memory does not depend on their number.
 
-    Work is laid out in float64 and timed in float32, which keeps 1e-5 relative; floors allow for that. The blocks go
-    round the `devices` (default: all local ones). Neither cuts nor their number change a bit.
+    Work is laid out in float64 and timed in float32, which keeps 1e-5 relative; floors allow for that. The `devices`
+    (default: all local ones) get equal shares. Neither cuts nor their number change a bit.
     """
-    limits, total = limits_of(constraints), Summary()
-    devices = jax.local_devices() if devices is None else devices
-    evaluator = _Evaluator(space, ops, np.asarray(strategies, np.float64), objective)
-    waiting: deque[_Pending] = deque()
-
-    def finish() -> None:
-        nonlocal total
-        pending = waiting.popleft()
-        if pending.totals is not None:
-            kept = jax.tree.map(lambda v: np.asarray(v, np.float64)[pending.keep], pending.totals)
-            part = _summarise(kept, pending.ids, limits, total)
-            part.evaluations = len(pending.ids) * evaluator.per_chip
-            total = total + part
-        if progress:
-            progress(pending.points)
-
-    for number, block in enumerate(evaluator.blocks.over(start, stop)):
-        waiting.append(evaluator.begin(block, start, stop, devices[number % len(devices)]))
-        if len(waiting) >= len(devices):
-            finish()
-    while waiting:
-        finish()
-    return total
+    screening = Screening(space, ops, objective, limits_of(constraints), strategies=strategies, devices=devices)
+    blocks = list(screening.blocks.over(start, stop))
+    share = -(-len(blocks) // len(screening.lanes))
+    edges = [start, *(screening.blocks.first_chip(block) for block in blocks[share::share]), stop]
+    return sum(screening.parts(list(zip(edges, edges[1:], strict=False)), progress), Summary())
 
 
-@dataclass
-class _Pending:
-    """A block under way on a device."""
+class Screening:
+    """Chips of one space by the bound, for one workload and objective and within the same limits."""
 
-    totals: Totals | None  # None where no chip is to be kept
-    keep: np.ndarray  # [geometry, speed]: in the range and allowed
-    ids: np.ndarray  # of those
-    points: int  # in the range, allowed or not
-
-
-class _Evaluator:
-    def __init__(self, space: Space, ops: Op, strategies: np.ndarray, objective: str) -> None:
-        self.space, self.strategies, self.objective = space, strategies, objective
-        self.base64, self.table64 = (jax.tree.map(lambda v: np.asarray(v, np.float64), t) for t in (space.base, pad_rows(ops)))
-        self.base, self.table = _float32(self.base64), _float32(self.table64)
+    def __init__(
+        self,
+        space: Space,
+        ops: Op,
+        objective: str,
+        limits: Mapping[str, float],
+        *,
+        strategies: np.ndarray = SWEEP_STRATEGIES,
+        devices: Sequence[jax.Device] | None = None,
+        watcher: Watcher | None = None,
+    ) -> None:
+        """`limits`: of `limits_of`. `watcher`: is called with every block, of each part in order."""
+        table = jax.tree.map(lambda v: np.asarray(v, np.float64), pad_rows(ops))
         self.blocks = blocks_of(space, ops, strategies)
-        self.per_chip = int(np.sum(self.table64.count > 0)) * len(strategies)
-        self._laid: dict[jax.Device, tuple[int, Any]] = {}  # the last geometries of each device
+        given = (space, table, np.asarray(strategies, np.float64), objective, dict(limits), self.blocks, watcher)
+        self.lanes = [_Lane(device, *given) for device in devices or jax.local_devices()]
 
-    def begin(self, block: int, start: int, stop: int, device: jax.Device) -> _Pending:
-        """Start a block on a device, without waiting for it."""
-        space = self.space
-        geometry_index, speed_index = self.blocks.indices(block)
-        ids = geometry_index[:, None] * space.speeds + speed_index
-        inside = (geometry_index < space.geometries)[:, None] & (speed_index < space.speeds) & (ids >= start) & (ids < stop)
-        keep = inside & space.allowed(np.where(inside, ids, 0))
-        if not keep.any():
-            return _Pending(None, keep, ids[keep], int(inside.sum()))
-        geometry = _geometry(space, np.minimum(geometry_index, space.geometries - 1))
-        speed = _speed(space, np.minimum(speed_index, space.speeds - 1))
+    def parts(self, ranges: Iterable[tuple[int, int]], progress: Progress | None = None) -> Iterator[Summary]:
+        """A summary for each range [start, stop) of chips, in order. Each is evaluated on one device, several at once.
+
+        `progress` is called with the number of chips just screened.
+        """
+        waiting, idle = deque(ranges), deque(self.lanes)
+        running: deque[_Part] = deque()
+        while waiting or running:
+            while waiting and idle:
+                running.append(_Part(idle.popleft(), *waiting.popleft()))
+            for part in [part for part in running if part.summary is None]:
+                chips = part.advance()
+                if progress and chips:
+                    progress(chips)
+                if part.summary is not None:
+                    idle.append(part.lane)
+            while running and running[0].summary is not None:
+                yield running.popleft().summary  # type: ignore[misc]
+
+
+class _Part:
+    """A range of chips under way on a device."""
+
+    def __init__(self, lane: _Lane, start: int, stop: int) -> None:
+        self.lane, self.summary = lane, None
+        self._work = lane.run(start, stop)
+
+    summary: Summary | None
+
+    def advance(self) -> int:
+        """Start the next block, and wait for an earlier one if too many are under way; returns how many chips are done."""
+        try:
+            return next(self._work)
+        except StopIteration as end:
+            self.summary = end.value
+            return 0
+
+
+class _Lane:
+    """A device, what lies on it, and the geometries that it has laid out last."""
+
+    def __init__(
+        self,
+        device: jax.Device,
+        space: Space,
+        table: Any,
+        strategies: np.ndarray,
+        objective: str,
+        limits: dict[str, float],
+        blocks: Blocks,
+        watcher: Watcher | None,
+    ) -> None:
+        self.objective, self.blocks, self.watcher = objective, blocks, watcher
+        self.per_chip = int(np.sum(table.count > 0)) * len(strategies)
+        self.where, self.constants = space.where, space.constants
         place = jax.sharding.SingleDeviceSharding(device)
-        laid = self._lay(block // self.blocks.per_row, geometry, device, place)
-        base, geometry, speed, table = jax.device_put((self.base, _float32(geometry), speed, self.table), place)
-        return _Pending(evaluate_block(base, geometry, speed, table, laid, self.objective), keep, ids[keep], int(inside.sum()))
+        base = jax.tree.map(lambda v: np.asarray(v, np.float64), space.base)
+        with jax.enable_x64(True):
+            geometry, speed = ([(names, jax.device_put(rows, place)) for names, rows in axes] for axes in tables_of(space))
+            self.tables = (geometry, speed)
+            self.base64, self.table64, self.strategies = jax.device_put((base, table, strategies), place)
+            self.limits = jax.device_put({name: np.float64(limits.get(name, np.inf)) for name in CONSTRAINTS}, place)
+            self.nothing = jax.device_put(fold.nothing(BEST_KEPT), place)
+            self.base, self.table = _float32((self.base64, self.table64))
+        self._row = -1
+        self._laid: Laid | None = None
 
-    def _lay(self, row: int, geometry: dict[str, np.ndarray], device: jax.Device, place: Any) -> Laid:
-        known, laid = self._laid.get(device, (-1, None))
-        if known != row:
-            self._laid.pop(device, None)  # frees the memory of the last ones first
+    def run(self, start: int, stop: int) -> Generator[int, None, Summary]:
+        """Evaluate the chips [start, stop) block by block; yields how many more are done, and returns their summary."""
+        kept, under_way, taken_over = self.nothing, deque[tuple[int, fold.Rest]](), Candidates()
+        for block in self.blocks.over(start, stop):
+            chips = min(stop, self.blocks.first_chip(block + 1)) - max(start, self.blocks.first_chip(block))
+            folded = self._block(kept, block, start, stop)
+            if folded is None:
+                yield chips
+                continue
+            kept, rest = folded
+            under_way.append((chips, rest))
+            if len(under_way) >= AHEAD:
+                done, rest = under_way.popleft()
+                kept = taken_over.make_room(kept, rest)
+                yield done
+        while under_way:
+            done, rest = under_way.popleft()
+            kept = taken_over.make_room(kept, rest)
+            yield done
+        taken_over.take(kept)
+        floors, ids = np.asarray(kept.floors), np.asarray(kept.floor_ids, np.float64)
+        best = {
+            name: np.stack([least[np.isfinite(least)], chip[np.isfinite(least)]], axis=1)
+            for name, least, chip in zip(OBJECTIVES, floors, ids, strict=True)
+        }
+        return Summary(int(kept.chips), int(kept.chips) * self.per_chip, int(kept.met), taken_over.points, taken_over.ids, best)
+
+    def _block(self, kept: fold.Kept, block: int, start: int, stop: int) -> tuple[fold.Kept, fold.Rest] | None:
+        """Start a block without waiting for it; None where none of its chips is to be kept."""
+        with jax.enable_x64(True):
+            chips = decode(self.tables, self.constants, self.where, self.blocks, block, start, stop)
+            if self.where and not bool(chips.keep.any()):
+                return None
+            laid = self._lay(block // self.blocks.per_row, chips)
+            geometry, speed = _float32((chips.geometry, chips.speed))
+        totals = evaluate_block(self.base, geometry, speed, self.table, laid, self.objective)
+        if self.watcher:
+            self.watcher(chips, totals)
+        with jax.enable_x64(True):
+            return fold.fold(kept, totals, chips.ids, chips.keep, self.limits)
+
+    def _lay(self, row: int, chips: Chips) -> Laid:
+        if self._laid is None or self._row != row:
+            self._laid = None  # frees the memory of the last ones first
+            self._laid = _float32(lay_block(self.base64, chips.geometry, self.table64, self.strategies))
+            self._row = row
+        return self._laid
+
+
+class Candidates:
+    """Candidates for the front that the host has taken over from a device."""
+
+    def __init__(self) -> None:
+        self.points, self.ids = np.zeros((0, 3)), np.zeros(0, np.int64)
+
+    def take(self, kept: fold.Kept) -> None:
+        """Take over what the device has."""
+        size = int(kept.size)
+        points = np.concatenate([self.points, np.asarray(kept.points, np.float64)[:size]])
+        self.points, self.ids = front.sparse(points, np.concatenate([self.ids, np.asarray(kept.ids)[:size]]))
+
+    def make_room(self, kept: fold.Kept, rest: fold.Rest) -> fold.Kept:
+        """Wait for a block, and take over from the device until all its points have found room."""
+        while bool(rest.some):
+            self.take(kept)
             with jax.enable_x64(True):
-                given = jax.device_put((self.base64, geometry, self.table64, self.strategies), place)
-                laid = _float32(lay_block(*given))
-            self._laid[device] = row, laid
-        return laid
+                kept, rest = fold.fold_rest(fold.emptied(kept), rest)
+        return kept
 
 
 def _float32(tree: Any) -> Any:
     return jax.tree.map(lambda v: v.astype(np.float32), tree)
-
-
-def _geometry(space: Space, index: np.ndarray) -> dict[str, np.ndarray]:
-    """Values of the geometry axes; a space without any gets its base's compute tiles, so that there is an axis to batch over."""
-    return space.geometry_values(index) or {"compute.tile_count": np.full(len(index), float(space.base.compute.tile_count))}
-
-
-def _speed(space: Space, index: np.ndarray) -> dict[str, np.ndarray]:
-    values = space.speed_values(index) or {"clocks.fabric_mhz": np.full(len(index), float(space.base.clocks.fabric_mhz))}
-    return _float32(values)
-
-
-def _summarise(totals: Totals, ids: np.ndarray, limits: dict[str, float], known: Summary) -> Summary:
-    floor = floors(totals, limits)
-    possible = np.isfinite(floor["latency"])
-    kept = keeps(limits, measures(totals.seconds, totals.energy_pj, totals.area_mm2, totals.tdp_w))
-    points = np.where(kept[:, None], np.stack([totals.seconds, totals.energy_pj, totals.area_mm2], axis=1), np.inf)
-    alive = front.prefilter(points, known.front_points)
-    points, front_ids = front.merge(np.zeros((0, 3)), np.zeros(0, np.int64), points[alive], ids[alive])
-    best = {o: least_kept(np.stack([floor[o][possible], ids[possible].astype(float)], axis=1)) for o in OBJECTIVES}
-    return Summary(len(ids), 0, int(possible.sum()), points, front_ids, best)

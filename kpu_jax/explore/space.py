@@ -21,6 +21,7 @@ from kpu_jax.hardware import KPUConfig, check_config, load_config, preset
 from kpu_jax.hardware.config import check_varying
 from kpu_jax.hardware.fields import check_field
 
+Axes = list[tuple[tuple[str, ...], Any]]  # fields that vary together, and their values [row, field]
 MAX_LISTED = 1_000_000  # combinations that are listed to see whether a condition can be met
 MAX_LINE = 4096  # characters: tomllib's memory grows with the square of a dotted key's length
 # Fields that change how fast the engines work, but not what they must do: mappings and traffic do not depend
@@ -91,9 +92,9 @@ class Space:
             raise KPUError(f"space: {self.geometries * self.speeds} chips cannot be counted, at most 2^53 = {MAX_MACS}")
         if isinstance(where, str) or not isinstance(where, Sequence):
             raise KPUError(f'space: where must be a list of conditions such as ["rows == cols"], got {shown(where)}')
-        self._constants = {path: np.float64(leaf) for path, leaf in leaf_paths(self.base)}
+        self.constants = {path: np.float64(leaf) for path, leaf in leaf_paths(self.base)}
         try:
-            self.where = tuple(condition(text, tuple(self._constants), self.paths) for text in where)
+            self.where = tuple(condition(text, tuple(self.constants), self.paths) for text in where)
         except KPUError as error:
             raise KPUError(f"space: {error}") from None
         self._check_conditions()
@@ -103,7 +104,7 @@ class Space:
         for each in self.where:
             axes = [(names, rows) for names, rows in self.geometry + self.speed if set(names) & set(each.paths)]
             count = math.prod(len(rows) for _, rows in axes)
-            if count <= MAX_LISTED and not each({**self._constants, **_digits(axes, np.arange(count))}).any():
+            if count <= MAX_LISTED and not each({**self.constants, **digits(axes, np.arange(count))}).any():
                 raise KPUError(f"space: no values of the axes meet the condition {each.text!r}: the space is empty")
 
     def __len__(self) -> int:
@@ -119,23 +120,23 @@ class Space:
     def values(self, index: Any) -> dict[str, np.ndarray]:
         """{dotted path: values} of the points with these indices; `KPUError` for one outside the space."""
         index = _index(index, len(self), "chip")
-        return {**_digits(self.geometry, index // self.speeds), **_digits(self.speed, index % self.speeds)}
+        return {**digits(self.geometry, index // self.speeds), **digits(self.speed, index % self.speeds)}
 
     def allowed(self, index: Any) -> np.ndarray:
         """Mask of the points that meet every condition."""
         mask = np.ones(np.shape(index), bool)
-        columns = {**self._constants, **self.values(index)} if self.where else {}
+        columns = {**self.constants, **self.values(index)} if self.where else {}
         for each in self.where:
             mask &= each(columns)
         return mask
 
     def geometry_values(self, index: Any) -> dict[str, np.ndarray]:
         """{dotted path: values} of these geometries."""
-        return _digits(self.geometry, _index(index, self.geometries, "geometry"))
+        return digits(self.geometry, _index(index, self.geometries, "geometry"))
 
     def speed_values(self, index: Any) -> dict[str, np.ndarray]:
         """{dotted path: values} of these speeds."""
-        return _digits(self.speed, _index(index, self.speeds, "speed"))
+        return digits(self.speed, _index(index, self.speeds, "speed"))
 
     def chips(self, index: Any) -> KPUConfig:
         """The chips with these indices, as one stacked configuration (leaves [point])."""
@@ -212,11 +213,12 @@ def _is_list(value: Any) -> bool:
     return isinstance(value, (list, tuple, range)) or (isinstance(value, (np.ndarray, jax.Array)) and np.ndim(value) > 0)
 
 
-def _digits(axes: list[tuple[tuple[str, ...], np.ndarray]], index: np.ndarray) -> dict[str, np.ndarray]:
-    columns: dict[str, np.ndarray] = {}
+def digits(axes: Axes, index: Any) -> dict[str, Any]:
+    """{dotted path: values} of combinations of `axes` by index, of any shape; NumPy or JAX arrays."""
+    columns: dict[str, Any] = {}
     for names, rows in reversed(axes):
-        index, digit = np.divmod(index, len(rows))
-        columns.update(zip(names, np.moveaxis(rows[digit], -1, 0), strict=True))  # whatever the shape of the index
+        columns.update({name: rows[index % len(rows), i] for i, name in enumerate(names)})
+        index = index // len(rows)
     return {name: columns[name] for names, _ in axes for name in names}
 
 

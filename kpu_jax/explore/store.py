@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from kpu_jax.base.errors import KPUError
+from kpu_jax.base.errors import KPUError, word
 from kpu_jax.base.files import file_path
 from kpu_jax.explore.space import Space
 from kpu_jax.mapping.proposals import SWEEP_STRATEGIES
@@ -83,14 +84,13 @@ class Store:
                 raise ValueError
         except OSError as error:
             raise self._refused(error) from None
-        except ValueError:
+        except (ValueError, RecursionError):
             raise KPUError(f"{file}: is damaged; name a new folder, or move this one away to begin again") from None
         given = json.loads(json.dumps(description))
         differing = [key for key in {**stored, **given} if stored.get(key) != given.get(key)]
         if differing:
-            raise KPUError(
-                f"{self.folder}: holds another sweep (its {', '.join(differing)} differ); name another folder. Nothing was changed"
-            )
+            fields = ", ".join(map(word, differing[:20]))
+            raise KPUError(f"{self.folder}: holds another sweep (its {fields} differ); name another folder. Nothing was changed")
 
     def part(self, name: str, compute: Callable[[], Arrays]) -> Arrays:
         """A part that is stored, or computed now and stored.
@@ -101,11 +101,15 @@ class Store:
         if known is not None:
             return known
         arrays = compute()
+        self.write(name, arrays)
+        return arrays
+
+    def write(self, name: str, arrays: Arrays) -> None:
+        """Store a part, whole or not at all; `KPUError` if it cannot be written."""
         buffer = io.BytesIO()
         np.savez(buffer, allow_pickle=False, **arrays)
         body = buffer.getvalue()
         self._write(name, hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
-        return arrays
 
     def read(self, name: str) -> Arrays | None:
         """A stored part, or None if it is not there; `KPUError` if it is damaged."""
@@ -118,8 +122,11 @@ class Store:
             raise KPUError(f"{file}: cannot be read: {error.strerror or error}") from None
         if hashlib.sha256(body).hexdigest().encode() != digest:
             raise KPUError(f"{file}: is damaged (its checksum differs); delete this file and run the same sweep to redo it alone")
-        with np.load(io.BytesIO(body), allow_pickle=False) as arrays:
-            return {key: arrays[key] for key in arrays.files}
+        try:
+            with np.load(io.BytesIO(body), allow_pickle=False) as arrays:
+                return {key: arrays[key] for key in arrays.files}
+        except (zipfile.BadZipFile, EOFError, KeyError, NotImplementedError, OSError, TypeError, AttributeError, ValueError):
+            raise KPUError(f"{file}: is no part of a sweep; delete this file and run the same sweep to redo it alone") from None
 
     def _write(self, name: str, data: bytes) -> None:
         # A writer's temporary file has one name per part, so a killed run leaves at most one, which the next replaces.

@@ -20,13 +20,15 @@ class Summary:
     chips: int = 0
     evaluations: int = 0
     met: int = 0  # chips on which the bound leaves room for a schedule that keeps every limit
-    front_points: np.ndarray = field(default_factory=lambda: np.zeros((0, 3)))  # seconds, energy [pJ], area [mm^2]
+    front_points: np.ndarray = field(default_factory=lambda: np.zeros((0, 3)))  # seconds, energy [pJ], area [mm^2]; `front.sparse`
     front_ids: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     best: dict[str, np.ndarray] = field(default_factory=lambda: dict.fromkeys(OBJECTIVES, _NONE))  # [chip, (floor, id)]
 
     def __add__(self, other: Summary) -> Summary:
-        points, ids = front.merge(self.front_points, self.front_ids, other.front_points, other.front_ids)
-        best = {o: least_kept(np.concatenate([self.best[o], other.best[o]])) for o in OBJECTIVES}
+        points, ids = front.sparse(
+            np.concatenate([self.front_points, other.front_points]), np.concatenate([self.front_ids, other.front_ids])
+        )
+        best = {o: least_of(self.best[o], other.best[o]) for o in OBJECTIVES}
         return Summary(
             self.chips + other.chips, self.evaluations + other.evaluations, self.met + other.met, points, ids, best
         )
@@ -52,6 +54,9 @@ class Summary:
         return cls(chips, evaluations, met, arrays["front_points"], arrays["front_ids"], best)
 
 
-def least_kept(rows: np.ndarray) -> np.ndarray:
-    """The `BEST_KEPT` least, ties by id."""
-    return rows[np.lexsort((rows[:, 1], rows[:, 0]))][:BEST_KEPT]
+def least_of(rows: np.ndarray, more: np.ndarray) -> np.ndarray:
+    """The `BEST_KEPT` least of both, ties by id; `rows` are in order."""
+    if len(rows) == BEST_KEPT:
+        more = more[more[:, 0] <= rows[-1, 0]]
+    joined = np.concatenate([rows, more])
+    return joined[np.lexsort((joined[:, 1], joined[:, 0]))][:BEST_KEPT] if len(more) else rows

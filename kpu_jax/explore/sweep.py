@@ -7,16 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from kpu_jax.base.errors import KPUError, check_choice, check_number
+from kpu_jax.base.tables import Sheet, Shown
+from kpu_jax.explore.blocks import blocks_of
+from kpu_jax.explore.every_chip import ParquetTable
 from kpu_jax.explore.limits import CONSTRAINTS, OBJECTIVES, limits_of, measures
 from kpu_jax.explore.processes import Processes
 from kpu_jax.explore.retime import Retimed, retime
-from kpu_jax.explore.screening import Progress, blocks_of, evaluate_range
+from kpu_jax.explore.screening import Progress, Screening, evaluate_range
 from kpu_jax.explore.space import Space
 from kpu_jax.explore.store import Store, describe
 from kpu_jax.explore.summary import Summary
+from kpu_jax.explore.sweep_table import sweep_sheet
 from kpu_jax.hardware import KPUConfig
 from kpu_jax.hardware.derived import tdp_watts
 from kpu_jax.workload import Op, Workload, check_workload
@@ -24,8 +29,8 @@ from kpu_jax.workload import Op, Workload, check_workload
 PARTS = 500  # of a stored sweep at most
 
 
-@dataclass
-class SweepResult:
+@dataclass(repr=False)
+class SweepResult(Shown):
     """The answer of a sweep: exact values for the chips in `retimed`, the bound's summary for all."""
 
     space: Space
@@ -34,6 +39,10 @@ class SweepResult:
     constraints: dict[str, float]
     summary: Summary
     retimed: Retimed
+
+    def sheet(self) -> Sheet:
+        """What prints: the best chip per objective, and the Pareto set."""
+        return sweep_sheet(self)
 
     @property
     def floor(self) -> dict[str, float]:
@@ -61,6 +70,7 @@ def sweep(
     progress: Progress | None = None,
     timed: Progress | None = None,
     store: str | Path | None = None,
+    table: str | Path | None = None,
 ) -> SweepResult:
     """Which chips of `space` are best for `workload`, with the best mapping of each operation on each chip?
 
@@ -71,8 +81,10 @@ def sweep(
     still beat the best. `progress`, `timed`: called with the number of chips just screened, just timed.
     `store`: a folder that keeps what was done. However the process ends, the same call goes on from there, to the same
     bits. Under `jax.distributed` every process calls this alike: the parts are shared out, the results are the same on all.
+    `table`: a Parquet file (extra `dataframe`) for the figures of every chip by the bound, see `ParquetTable`; one device
+    then evaluates all chips, also those that the store knows, and one process only.
     Raises `KPUError` for a store of another sweep, damaged or not writable,
-    for unknown names, and if no chip keeps the limits (with the nearest one).
+    for unknown names, and if no chip keeps the limits (with the nearest one); `ProcessLostError` if another process was lost.
     """
     check_choice("objective", objective, OBJECTIVES)
     space = space if isinstance(space, Space) else Space(space)
@@ -80,10 +92,19 @@ def sweep(
     check_workload(workload)
     net = workload if isinstance(workload, Workload) else Workload.from_ops([("op", workload)])
     count = int(check_number("retime_chips", retime_chips, "chips", low=1, integer=True))
-    processes = Processes()
+    processes = Processes(store)
     edges = parts_of(space, net)
-    kept = None if store is None else Store(store, describe(space, net, objective, limits, edges), processes.this)
-    summary = _screen(space, net, objective, limits, edges, progress, kept, processes)
+    description = describe(space, net, objective, limits, edges)
+    processes.agree({**description, "retime_chips": count})
+    kept = None if store is None else Store(store, description, processes.this)
+    if table is None:
+        summary = _screen(Screening(space, net.ops, objective, limits), edges, progress, kept, processes)
+    elif processes.count > 1:
+        raise KPUError("a table of every chip is written by one process: run it alone, or leave the table out")
+    else:
+        with ParquetTable(table, space, objective, limits) as rows:
+            one = Screening(space, net.ops, objective, limits, devices=jax.local_devices()[:1], watcher=rows.add)
+            summary = _screen(one, edges, progress, kept, processes, again=True)
     if not summary.chips:
         conditions = " and ".join(each.text for each in space.where)
         raise KPUError(f"no chip of the space meets {conditions}: the space is empty")
@@ -106,29 +127,34 @@ def parts_of(space: Space, net: Workload) -> list[int]:
 
 
 def _screen(
-    space: Space,
-    net: Workload,
-    objective: str,
-    limits: dict[str, float],
+    screening: Screening,
     edges: list[int],
     progress: Progress | None,
     store: Store | None,
     processes: Processes,
+    again: bool = False,
 ) -> Summary:
-    """Every chip by the bound, in parts of whole blocks that the processes share."""
-    total = Summary()
+    """Every chip by the bound, in parts of whole blocks that the processes share. `again`: also those that the store has."""
+    total, missing = Summary(), []
     for number in range(processes.this, len(edges) - 1, processes.count):
-        start, stop = edges[number], edges[number + 1]
-
-        def screened(start: int = start, stop: int = stop) -> dict[str, np.ndarray]:
-            return evaluate_range(space, net.ops, start, stop, objective=objective, constraints=limits).arrays()
-
-        arrays = screened() if store is None else store.part(f"screen-{number:06d}", screened)
+        arrays = None if store is None or again else store.read(_part_name(number))
+        if arrays is None:
+            missing.append(number)
+            continue
         total = total + Summary.from_arrays(arrays)
         if progress:
-            progress(stop - start)
+            progress(edges[number + 1] - edges[number])
+    ranges = [(edges[number], edges[number + 1]) for number in missing]
+    for number, summary in zip(missing, screening.parts(ranges, progress), strict=True):
+        if store is not None:
+            store.part(_part_name(number), summary.arrays)
+        total = total + summary
     gathered = processes.gather(total.arrays())
     return sum((Summary.from_arrays(arrays) for arrays in gathered), Summary())
+
+
+def _part_name(number: int) -> str:
+    return f"screen-{number:06d}"
 
 
 def _nobody(space: Space, net: Workload, objective: str, limits: dict[str, float]) -> str:

@@ -10,6 +10,8 @@ from kpu_jax.base.errors import KPUError
 from kpu_jax.frontends.flat import Step
 from kpu_jax.frontends.formats import Formats
 from kpu_jax.workload import Conv, Gemm, Op
+from kpu_jax.workload.dtypes import NumberFormat
+from kpu_jax.workload.footprint import BLOCK_ELEMENTS, BLOCK_INDEX_BITS
 
 
 class FabricWork(NamedTuple):
@@ -87,6 +89,11 @@ class _Axis(NamedTuple):
     def spread(self) -> int:
         return (self.size - 1) * self.gap + 1
 
+    def pixels(self) -> int:
+        """Pixels of the input that padding below zero does not crop."""
+        first, last = max(0, -self.low), self.spread - 1 - max(0, -self.high)  # in the spread input
+        return max(0, last // self.gap - -(-first // self.gap) + 1)
+
     def data_products(self) -> int:
         """Pairs (output, tap) that meet an input pixel: neither padding nor an inserted zero."""
         total = 0
@@ -125,7 +132,9 @@ def _convolution(step: Step, dtypes: dict[str, Any]) -> FabricWork:
     """A `Conv` of the same dense product; with more than two spatial axes the first ones are patches, not windows.
 
     Groups of features and of the batch (the weight gradient of a grouped convolution) are the `Conv`'s groups.
-    A transposed convolution is one over the input with its zeros put in.
+    A transposed convolution is one over the input with its zeros put in: these are not stored (`density_a`), so that A has
+    the bytes of its data, and switch no PE (`zero_gating`). Planes of an input with three axes count once, as if every
+    block that needs them found them there: a lower bound on their traffic where they do not fit.
     """
     p, numbers = step.params, step.params["dimension_numbers"]
     lhs, rhs = step.reads[0].shape, step.reads[1].shape
@@ -140,12 +149,21 @@ def _convolution(step: Step, dtypes: dict[str, Any]) -> FabricWork:
     features *= math.prod(a.kernel for a in outer)
     h, w = ([_Axis(1, 1, 1, 1, 0, 0, 1, 1)] * 2 + axes)[-2:]
     (in_h, pad_h), (in_w, pad_w) = _window(h), _window(w)
+    dense, data = ([f(a) for a in axes] for f in (lambda a: a.out * a.kernel, _Axis.data_products))
+    stored = math.prod(a.pixels() for a in axes) / (math.prod(a.out * a.kernel for a in outer) * in_h * in_w)
+    spread = any(a.gap > 1 for a in axes)
     op = Conv(
         images, in_h, in_w, features, outputs, (h.kernel, w.kernel), stride=(h.stride, w.stride), padding=(pad_h, pad_w),
-        dilation=(h.dilation, w.dilation), groups=groups, **dtypes,
+        dilation=(h.dilation, w.dilation), groups=groups, density_a=_density(stored, dtypes["a_dtype"]) if spread or outer else 1.0,
+        zero_gating=max(1, math.prod(data)) / math.prod(dense) if spread else 1.0, **dtypes,
     )  # fmt: skip
-    dense, data = ([f(a) for a in axes] for f in (lambda a: a.out * a.kernel, _Axis.data_products))
     return FabricWork(op, float(int(op.macs) - int(op.macs) // math.prod(dense) * math.prod(data)))
+
+
+def _density(stored: float, fmt: NumberFormat) -> float:
+    """The density at which A occupies a fraction `stored` of its dense bytes: the movers know where the zeros are, without indices."""
+    indices = BLOCK_INDEX_BITS / BLOCK_ELEMENTS
+    return max(min(stored, 1.0), 2.0**-40) * fmt.bits / (fmt.bits + indices) if stored < 1 else 1.0
 
 
 def _window(axis: _Axis) -> tuple[int, Sequence[int]]:

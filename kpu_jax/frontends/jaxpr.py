@@ -153,7 +153,7 @@ class Reader:
     def _scan(self, eqn: Any, operands: list[Array], steps: list[Step], scope: str, repeats: float, loops: tuple[Loop, ...]) -> list[Array]:
         p = eqn.params
         body, length = p["jaxpr"], p["length"]
-        fixed, carries = p["num_consts"], p["num_carry"]
+        fixed, carries = scan_counts(p)
         loop = Loop(self._name("scan", scope), length, operands)
         start = operands[fixed : fixed + carries]
         slices = [_view(v.aval, a) for v, a in zip(body.jaxpr.invars[fixed + carries :], operands[fixed + carries :], strict=True)]
@@ -282,6 +282,17 @@ def body_of(eqn: Any) -> Any:
     if isinstance(inner, core.Jaxpr):
         return core.ClosedJaxpr(inner, ())
     raise KPUError(f"the call {eqn.primitive.name} has no body that this version of kpu_jax can read")
+
+
+def scan_counts(params: Mapping[str, Any]) -> tuple[int, int]:
+    """(constants, carries) among the operands of a scan, by its parameters; slices are the rest.
+
+    JAX up to 0.10 counts them; later it groups the operands in a tree.
+    """
+    if "num_consts" in params:
+        return params["num_consts"], params["num_carry"]
+    constants, carries, _ = params["ft_in"].unpack()
+    return len(list(constants)), len(list(carries))
 
 
 def _array(aval: Any, **fields: Any) -> Array:

@@ -48,6 +48,8 @@ def load_topology(path: str | os.PathLike[str], *, dtype: Any = "int8") -> Workl
     """
     file = file_path(path)
     lines = [(number, cells) for number, cells in enumerate(_rows(file), 1) if any(cells)]
+    if not lines:
+        raise KPUError(f"{file}: holds no layers")
     columns, lines = _header(file, lines)
     items: list[tuple[str, Op]] = []
     seen: dict[str, int] = {}

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from kpu_jax.base.errors import KPUError
 from kpu_jax.frontends.flat import Array, Step
 from kpu_jax.frontends.formats import Formats
 from kpu_jax.frontends.primitives import ELEMENTWISE, REDUCTIONS, UPDATES, WINDOWS, Cost
@@ -64,6 +65,8 @@ def vector_op(steps: Iterable[Step], reads: float, writes: float, formats: Forma
     """
     works = [(vector_work(s), s) for s in steps]
     elements = max(w.elements for w, _ in works)
+    if not elements:
+        raise KPUError(f"{works[0][1].place}: an array has a dimension of zero: nothing to work on")
     total = Cost()
     for work, _ in works:
         total += work.total  # type: ignore[assignment]

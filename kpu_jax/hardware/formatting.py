@@ -1,4 +1,4 @@
-"""How a configuration prints: one aligned line per leaf, with its unit; traced and stacked leaves show their shape."""
+"""How a configuration prints: one line per leaf, with its unit; traced and stacked leaves show their shape."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ import jax
 import numpy as np
 
 from kpu_jax.base.pytree import is_traced, leaf_paths
+from kpu_jax.base.tables import Row, Sheet, Shown
 from kpu_jax.hardware.fields import FIELDS, Field
 
 Leaf: TypeAlias = jax.Array | np.float64 | np.ndarray
 """A number of a configuration: np.float64 on the host; a jax array, tracer or stack inside transformations."""
 
 
-class Section:
+class Section(Shown):
     """Base of the configuration records: `path` is the section's dotted path in a file; prints as a table."""
 
     path: ClassVar[str] = ""
 
-    def __repr__(self) -> str:
-        return format_record(self)
+    def sheet(self) -> Sheet:
+        """Dotted path, value and unit of every leaf. `KPUConfig` shows its technology as one line; print that section itself."""
+        return section_sheet(self)
 
 
 def _value(leaf: Any, field: Field | None) -> str:
@@ -42,10 +44,10 @@ def _value(leaf: Any, field: Field | None) -> str:
     return str(int(number)) if number.is_integer() and abs(number) < 1e15 else f"{number:.6g}"
 
 
-def format_record(section: Section) -> str:
-    """The table: dotted path, value, unit. `KPUConfig` shows its technology as one line; print that section itself."""
+def section_sheet(section: Section) -> Sheet:
+    """The table of a section, see `Section.sheet`."""
     prefix = f"{section.path}." if section.path else ""
-    rows: list[tuple[str, str, str]] = []
+    rows: list[Row] = []
     technology = 0
     for name, leaf in leaf_paths(section):
         path = prefix + name
@@ -55,10 +57,6 @@ def format_record(section: Section) -> str:
             if path != "technology.node_nm":
                 continue
         unit = "" if field is None or field.unit in ("true/false", "byte address") else field.unit
-        rows.append((path, _value(leaf, field), unit))
-    left = max((len(r[0]) for r in rows), default=0)
-    mid = max((len(r[1]) for r in rows), default=0)
-    lines = [type(section).__name__, *(f"  {a:<{left}}  {b:>{mid}} {c}".rstrip() for a, b, c in rows)]
-    if technology:
-        lines.append(f"  technology: {technology} constants, print config.technology to see them")
-    return "\n".join(lines)
+        rows.append({"field": path, "value": _value(leaf, field), "unit": unit})
+    notes = [f"technology: {technology} constants, print config.technology to see them"] if technology else []
+    return Sheet(type(section).__name__, {"": rows}, notes)

@@ -45,7 +45,7 @@ def _operand(state: State, ins: Instruction) -> None:
                 block = _cut(state, ins, group, element, rows.span, cols.span)
                 block = state.passing("block_mover", x, block)
                 values[group, rows.tile, cols.tile] = block.T if turned else block
-    receivers = round(ins.written / ins.read)
+    receivers = ins.copies(ins.written, ins.read)
     written = state.carry(x, "l3", "l2", sum(v.size for v in values.values()), receivers)
     state.put(2, x, ins.key(2), Fed(values, receivers, written))
 
@@ -73,7 +73,7 @@ def _bias(state: State, ins: Instruction) -> None:
     parts = state.geometry.l2_parts("n", *ins.along("n")[:2])
     values: dict[tuple[int, ...], Any] = {(g, part.tile): held.values[g,][part.span] for g in groups for part in parts}
     size = sum(v.size for v in values.values()) * state.blocks.acc_bytes
-    receivers = round(ins.written / ins.read)
+    receivers = ins.copies(ins.written, ins.read)
     state.counters.move("bias", "l3", "l2", size, receivers)
     state.put(2, "bias", ins.key(2), Fed(values, receivers, size * receivers))
 

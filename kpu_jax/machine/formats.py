@@ -55,10 +55,12 @@ def format_with_bits(bits: float, like: NumberFormat) -> NumberFormat:
 
 def as_array(field: str, value: Any) -> Any:
     """`value` as an array, jax's own as they are; `DtypeError` naming `field` for what is none."""
-    if isinstance(value, (np.ndarray, jax.Array)):
+    if isinstance(value, jax.Array):
+        if jnp.issubdtype(value.dtype, jax.dtypes.extended):
+            raise DtypeError(f"{field} must be an array of numbers, got one of {value.dtype}")
         return value
     try:
-        return np.asarray(value)
+        return np.asarray(value)  # a plain one: a matrix, say, has rules of its own
     except (TypeError, ValueError):
         raise DtypeError(f"{field} must be an array of numbers, got {shown(value)}") from None
 

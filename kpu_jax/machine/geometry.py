@@ -8,6 +8,7 @@ import numpy as np
 
 from kpu_jax.base.errors import ShapeError
 from kpu_jax.machine.order import k_indices
+from kpu_jax.machine.places import MachineError
 from kpu_jax.program.blocks import Blocks, input_rows
 
 
@@ -23,6 +24,7 @@ class Geometry:
 
     def __init__(self, op: Any, blocks: Blocks) -> None:
         self._op, self._blocks = op, blocks
+        self._trips = {a: blocks.l3_trips(a) for a in "mnk"}
         self._starts = {a: np.cumsum([0] + [blocks.l3_size(a, i) for i in range(blocks.l3_trips(a))]) for a in "mn"}
 
     def groups(self, batch: int) -> dict[int, int]:
@@ -32,7 +34,9 @@ class Geometry:
         return {g: e for g, e in elements.items() if e < min((g + 1) * length, b.batch)}
 
     def l3_indices(self, a: str, i: int) -> np.ndarray:
-        """Elements of the whole operand along an axis that L3 block i holds."""
+        """Elements of the whole operand along an axis that L3 block i holds. `MachineError` for a block that is none."""
+        if not 0 <= i < self._trips[a]:
+            raise MachineError(f"an instruction names L3 block {i} along {a.upper()}, where there are {self._trips[a]}")
         if a == "k":
             return k_indices(self._op, self._blocks, i)
         return np.arange(self._starts[a][i], self._starts[a][i + 1])

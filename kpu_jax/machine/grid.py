@@ -45,9 +45,10 @@ def skewed(stream: Any, lanes: int, cycles: int) -> Any:
 
     Zeros, and no token, before and after.
     """
-    at = jnp.arange(cycles)[:, None] - jnp.arange(lanes)
+    lane = jnp.arange(lanes)[None]
+    at = jnp.arange(cycles)[:, None] - lane
     entered = (at >= 0) & (at < stream.shape[0])
-    picked = stream[jnp.clip(at, 0, stream.shape[0] - 1), jnp.arange(lanes)]
+    picked = stream[jnp.clip(at, 0, stream.shape[0] - 1), lane]
     return jnp.where(entered.reshape(entered.shape + (1,) * (picked.ndim - 2)), picked, jnp.zeros_like(picked))
 
 
@@ -120,7 +121,7 @@ def step_stationary(how: Arithmetic, stationary: Operands, west: Operands) -> tu
         return (x, sums), (sums[-1], fired, switched, jnp.any(x.token))
 
     _, (leaving, fired, switched, busy) = jax.lax.scan(cycle, (empty, how.zeros((rows, cols))), entering)
-    element, column = jnp.arange(longest)[:, None], jnp.arange(cols)
+    element, column = jnp.arange(longest)[:, None], jnp.arange(cols)[None]
     preload = jnp.zeros((rows, rows, cols), jnp.int32)
     fired, switched = (jnp.concatenate([preload, v]) for v in (fired, switched))
     return leaving[element + rows - 1 + column, column], Activity(fired, switched, rows + busy.sum())
@@ -140,7 +141,7 @@ def step_pass(
 
     def lanes(block: jax.Array, outer: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Values and live [group of p k's, lane, p] of a block [k, lane]."""
-        live = in_k[:, None] & outer
+        live = in_k[:, None] & outer[None]
         return tuple(v.reshape(-1, rate, v.shape[-1]).swapaxes(1, 2) for v in (block, live))  # type: ignore[return-value]
 
     a_values, a_live = lanes(a.T, in_m)

@@ -14,12 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kpu_jax.base.errors import DtypeError, ShapeError, check_choice
+from kpu_jax.base.errors import DtypeError, QuantisationError, ShapeError, check_choice
+from kpu_jax.base.pytree import is_traced
 from kpu_jax.machine.arithmetic import Arithmetic, arithmetic
-from kpu_jax.machine.formats import as_array, convert, format_of, number_format, storage
+from kpu_jax.machine.formats import as_array, format_of, number_format, storage
 from kpu_jax.machine.order import Bounds, Order, one_chain
 from kpu_jax.machine.tile_path import product, sums
-from kpu_jax.machine.vector_engine import activated, check_scale, rounded_to, widest_scale
+from kpu_jax.machine.vector_engine import LEAST_SCALE, activated, are_scales, check_scale, quantise, rounded_to, widest_scale
 from kpu_jax.workload.dtypes import NumberFormat
 from kpu_jax.workload.op import ACTIVATIONS
 
@@ -119,6 +120,8 @@ def check_options(a: Any, b: Any, bias: Any, activation: Any, a_scale: Any, b_sc
     for name, scale, shapes in (("a_scale", a_scale, [()]), ("b_scale", b_scale, [(), columns]), ("c_scale", c_scale, [(), columns])):
         if scale is not None:
             check_scale(name, scale)
+            if name != "c_scale" and not is_float(a, b):
+                raise QuantisationError(f"{name} is a step of quantised floats, and A and B are integers: give c_scale, the step of C")
             if np.shape(scale) not in shapes:
                 raise ShapeError(f"{name} must have shape {' or '.join(map(str, shapes))}, got {np.shape(scale)}")
     if bias is not None:
@@ -129,20 +132,34 @@ def check_options(a: Any, b: Any, bias: Any, activation: Any, a_scale: Any, b_sc
             raise DtypeError(f"the bias of a product of integers is added to integer sums: it must be int32, got {bias.dtype}")
 
 
-@functools.partial(jax.jit, static_argnames="formats")
 def quantised(a: Any, b: Any, bias: Any, a_scale: Any, b_scale: Any, *, formats: Formats) -> tuple[Any, Any, Any, Any]:
-    """(A, B, bias) as the PEs take them and the scale of their sums, [()]; A and B divided by their scales and rounded.
+    """(A, B, bias) as the PEs take them and the scale of their sums, [()] or [n]; A and B divided by their scales and rounded.
 
-    float32 that holds values of the formats, differentiable, with no bias as zeros; the bias is divided by both scales.
+    float32 that holds values of the formats, differentiable; a bias is divided by both scales, None stays None.
+    `QuantisationError` for values that no scale holds, and scales whose product float32 does not hold (traced ones pass:
+    what they multiply is NaN or zero).
     """
+    taken = _quantised(a, b, bias, a_scale, b_scale, formats=formats)
+    if not is_traced(taken[-1]) and not are_scales(taken[-1]).all():
+        for name, x, given in (("A", a, a_scale), ("B", b, b_scale)):
+            if given is None and not np.isfinite(np.asarray(x, np.float32)).all():
+                raise QuantisationError(f"{name} holds infinity or NaN, which no step measures: give {name.lower()}_scale or finite values")
+        raise QuantisationError(
+            f"the sums of A's and B's steps have the step a_scale b_scale = {np.min(taken[-1]):.3g}, beyond float32's "
+            f"{LEAST_SCALE:.3g} to {1 / LEAST_SCALE:.3g}: multiply A or B by a power of two"
+        )
+    return taken
+
+
+@functools.partial(jax.jit, static_argnames="formats")
+def _quantised(a: Any, b: Any, bias: Any, a_scale: Any, b_scale: Any, *, formats: Formats) -> tuple[Any, Any, Any, Any]:
     k = a.shape[-1]
     a_scale, b_scale = scale_for(a, formats.a, k, a_scale), scale_for(b, formats.b, k, b_scale)
     scale = a_scale * b_scale
-    addend = jnp.zeros(b.shape[-1], jnp.float32) if bias is None else jnp.asarray(bias, jnp.float32)
     return (
         rounded_to(jnp.asarray(a, jnp.float32), formats.a, a_scale),
         rounded_to(jnp.asarray(b, jnp.float32), formats.b, b_scale),
-        rounded_to(addend, formats.how.accumulator, scale),
+        None if bias is None else rounded_to(jnp.asarray(bias, jnp.float32), formats.how.accumulator, scale),
         scale,
     )
 
@@ -160,19 +177,19 @@ def multiply(
     bounds: tuple[Bounds, ...],
     activation: str,
 ) -> jax.Array:
-    """C [batch, m, n] in its format, of A [batch, m, k], B [batch, k, n] and a bias [n] as the PEs take them.
+    """C [batch, m, n] in its format, of A [batch, m, k], B [batch, k, n] and a bias [n] (or None) as the PEs take them.
 
     `scale` (None: 1) multiplies the sums ahead of the activation, `c_scale` (None: 1) divides the result. Compiled, so
     that multiply-adds are fused.
     """
     if is_float(a, b):
-        acc = product(formats.how, bounds, orders, *(jnp.asarray(x, jnp.float32) for x in (a, b, bias)))
+        acc = product(formats.how, bounds, orders, *jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), (a, b, bias)))
     else:
-        acc = sums(formats.how, bounds, orders, *(formats.how.widen(x) for x in (a, b, bias)))
+        acc = sums(formats.how, bounds, orders, *jax.tree.map(formats.how.widen, (a, b, bias)))
     x = activated(acc, activation, scale)
     if is_float(x) and formats.c.is_float:
         return rounded_to(x, formats.c, 1.0 if c_scale is None else c_scale).astype(storage(formats.c))
-    return convert(x if c_scale is None else x.astype(jnp.float32) * (1 / c_scale), formats.c)
+    return quantise(x, formats.c, c_scale)
 
 
 def matmul(
@@ -207,6 +224,5 @@ def matmul(
         a, b, bias, scale = quantised(a, b, bias, a_scale, b_scale, formats=formats)
     else:
         scale = None
-        bias = np.zeros(b.shape[-1], np.int32) if bias is None else bias
     c = multiply(a, b, bias, scale, c_scale, orders, formats=formats, bounds=bounds, activation=activation)
     return c.reshape(shape)

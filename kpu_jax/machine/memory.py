@@ -7,6 +7,7 @@ written gives zeros. Two 4-bit elements share a byte, the first in the low half.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ from kpu_jax.hardware.addresses import address_map, region_sizes
 from kpu_jax.machine.formats import storage
 from kpu_jax.workload.dtypes import NumberFormat
 
-PAGE = 1 << 16  # bytes
+PAGE = 1 << 12  # bytes
+LINE = 64  # bytes: allocations begin and end on multiples of it, so that none shares a burst
 REGIONS = ("host_memory", "external_memory", "l3_tile", "l2_bank", "l1_buffer", "page_buffer")
 
 
@@ -65,9 +67,9 @@ def check_range(memory: Memory, address: int, size: int) -> tuple[int, int]:
     return first, length
 
 
-def _whole(field: str, value: Any) -> int:
+def _whole(field: str, value: Any, unit: str = "byte") -> int:
     try:
-        return int(check_number(field, value, "byte", integer=True, high=2.0**53))
+        return int(check_number(field, value, unit, integer=True, high=2.0**53))
     except ValueError as error:
         raise AddressError(str(error)) from None
 
@@ -88,12 +90,19 @@ def write(memory: Memory, address: int, data: Any) -> Memory:
     if values.dtype != np.uint8:
         raise DtypeError(f"{memory.name}.write: data must be uint8, got {values.dtype}; use data.view(np.uint8) for its bytes")
     flat = values.ravel()
-    first, length = check_range(memory, address, flat.size)
-    pages = dict(memory.pages)
-    for number, at, within, count in _pieces(first, length):
-        page = np.array(pages[number]) if number in pages else np.zeros(PAGE, np.uint8)
-        page[within : within + count] = flat[at : at + count]
-        pages[number] = page
+    first, _ = check_range(memory, address, flat.size)
+    return _written(memory, [(first, flat)])
+
+
+def _written(memory: Memory, runs: Iterable[tuple[int, np.ndarray]]) -> Memory:
+    """The memory after runs of bytes are written, each from its address on; each page is copied once."""
+    pages, fresh = dict(memory.pages), set()
+    for first, data in runs:
+        for number, at, within, count in _pieces(first, len(data)):
+            if number not in fresh:
+                fresh.add(number)
+                pages[number] = np.array(pages[number]) if number in pages else np.zeros(PAGE, np.uint8)
+            pages[number][within : within + count] = data[at : at + count]
     return dataclasses.replace(memory, pages=pages)
 
 
@@ -153,16 +162,16 @@ def _check_aligned(memory: Memory, address: int, fmt: NumberFormat) -> None:
 
 
 def allocate(memory: Memory, size: int) -> tuple[Memory, int]:
-    """(memory, address) after the lowest range of whole pages is taken that nothing was written to or taken from.
+    """(memory, address) after the lowest range of whole lines is taken, in no page that was written to before.
 
     Raises `MemoryFullError` with the bytes that are wanted and the largest range that is free.
     """
     length = _whole("size", size)
     largest, start = 0, 0
-    for first, end in [*sorted([*memory.taken, *_written(memory)]), (memory.size, memory.size)]:
+    for first, end in [*sorted([*memory.taken, *_untaken(memory)]), (memory.size, memory.size)]:
         largest = max(largest, first - start)
         if length <= first - start:
-            taken = tuple(sorted([*memory.taken, (start, min(-(-(start + length) // PAGE) * PAGE, memory.size))]))
+            taken = tuple(sorted([*memory.taken, (start, min(-(-(start + length) // LINE) * LINE, memory.size))]))
             after = dataclasses.replace(memory, taken=taken)
             return dataclasses.replace(after, high_water=max(memory.high_water, after.occupied)), start
         start = max(start, end)
@@ -172,21 +181,30 @@ def allocate(memory: Memory, size: int) -> tuple[Memory, int]:
     )
 
 
-def _written(memory: Memory) -> list[tuple[int, int]]:
-    """Pages that exist outside of allocations."""
-    pages = ((p * PAGE, (p + 1) * PAGE) for p in memory.pages)
-    return [page for page in pages if not any(first <= page[0] < end for first, end in memory.taken)]
+def _untaken(memory: Memory) -> list[tuple[int, int]]:
+    """Runs of pages that exist and hold no allocation."""
+    held = {p for first, end in memory.taken for p in range(first // PAGE, -(-end // PAGE))}
+    numbers = sorted(memory.pages.keys() - held)
+    starts = [p for i, p in enumerate(numbers) if not i or p - numbers[i - 1] > 1]
+    ends = [p + 1 for i, p in enumerate(numbers) if i + 1 == len(numbers) or numbers[i + 1] - p > 1]
+    return [(start * PAGE, end * PAGE) for start, end in zip(starts, ends, strict=True)]
 
 
 def free(memory: Memory, address: int) -> Memory:
-    """The memory after the allocation that starts at `address` is given back and its pages dropped."""
+    """The memory after the allocation that starts at `address` is given back, and its bytes are forgotten."""
     match = [(first, end) for first, end in memory.taken if first == address]
     if not match:
         starts = ", ".join(f"{first:#x}" for first, _ in memory.taken) or "none"
         raise AddressError(f"{memory.name}: no allocation starts at {shown(address)}; allocations: {starts}")
     first, end = match[0]
-    pages = {p: page for p, page in memory.pages.items() if not first <= p * PAGE < end}
-    return dataclasses.replace(memory, taken=tuple(pair for pair in memory.taken if pair != match[0]), pages=pages)
+    taken = tuple(pair for pair in memory.taken if pair != match[0])
+    pages = dict(memory.pages)
+    for p in range(first // PAGE, -(-end // PAGE)):
+        page = pages.pop(p, None)
+        if page is not None and any(low < (p + 1) * PAGE and p * PAGE < high for low, high in taken):
+            pages[p] = np.array(page)  # another allocation has its bytes there
+            pages[p][max(first - p * PAGE, 0) : end - p * PAGE] = 0
+    return dataclasses.replace(memory, taken=taken, pages=pages)
 
 
 def transfer(
@@ -205,7 +223,7 @@ def transfer(
     A stride defaults to the width (contiguous). Source and target may be one memory, if the ranges do not overlap.
     Raises `AddressError` for ranges that leave a memory or overlap, and rows closer together than they are long.
     """
-    wide, high = _whole("width", width), _whole("rows", rows)
+    wide, high = _whole("width", width), _whole("rows", rows, "runs")
     spans = []
     ends = ("source", source, source_address, source_stride), ("target", target, target_address, target_stride)
     for name, memory, address, given in ends:
@@ -217,7 +235,18 @@ def transfer(
     (start, end, step), (begin, stop, pitch) = spans
     if source is target and start < stop and begin < end:
         raise AddressError(f"{source.name}: source {start:#x}..{end - 1:#x} and target {begin:#x}..{stop - 1:#x} overlap")
-    image = read(target, begin, stop - begin)
-    rows_of = np.lib.stride_tricks.as_strided(read(source, start, end - start), (high, wide), (step, 1))
-    np.lib.stride_tricks.as_strided(image, (high, wide), (pitch, 1))[:] = rows_of
-    return write(target, begin, image)
+    if step == pitch == wide:
+        return _written(target, [(begin, read(source, start, end - start))])
+
+    def images() -> Iterator[tuple[int, np.ndarray]]:
+        """The target's ranges of some runs and what lies between them, no page of which is without a run."""
+        at_once = max(PAGE // max(step, pitch), 1)
+        for row in range(0, high, at_once):
+            count = min(at_once, high - row)
+            image = read(target, begin + row * pitch, (count - 1) * pitch + wide)
+            runs = read(source, start + row * step, (count - 1) * step + wide)
+            strided = np.lib.stride_tricks.as_strided
+            strided(image, (count, wide), (pitch, 1))[:] = strided(runs, (count, wide), (step, 1))
+            yield begin + row * pitch, image
+
+    return _written(target, images() if wide else ())

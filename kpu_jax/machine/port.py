@@ -37,7 +37,7 @@ class MemoryPort:
 
     @property
     def high_water(self) -> int:
-        """Most bytes that operations held at once, in whole pages."""
+        """Most bytes that operations held at once, in whole lines of 64."""
         return self.state.high_water
 
     def __repr__(self) -> str:

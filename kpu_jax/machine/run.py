@@ -19,12 +19,13 @@ from kpu_jax.machine.dma import results, transfer
 from kpu_jax.machine.fabric import FABRICS, Fabric
 from kpu_jax.machine.formats import as_array, format_of, format_with_bits, number_format
 from kpu_jax.machine.geometry import matrices, result_shape
-from kpu_jax.machine.state import ON_L3, Instruction, Output, State, instructions
+from kpu_jax.machine.state import ON_L3, OUTSIDE, Instruction, Output, State, instructions
 from kpu_jax.machine.streamer import stream
 from kpu_jax.machine.vector_engine import check_scale
-from kpu_jax.machine.vector_work import INTEGER, OF_TWO, VectorWork, chain_of, records_of
+from kpu_jax.machine.vector_work import INTEGER, OF_TWO, VectorWork, chain_of, positions_of, records_of
 from kpu_jax.program import Opcode, Program
 from kpu_jax.program.blocks import Blocks
+from kpu_jax.program.structure import check_structure
 from kpu_jax.workload.dtypes import FORMATS, NumberFormat, default_accumulator
 from kpu_jax.workload.op import ACTIVATIONS, CONV, VECTOR
 
@@ -58,6 +59,7 @@ def run(
     fabric: str = "stepped",
     conversions: Mapping[str, Conversion] | None = None,
     function: str | Sequence[str] | None = None,
+    positions: Any = None,
 ) -> Run:
     """Execute `program` on `arrays` {"A", "B", and "bias" if it has one}; C, byte counts and activity come back.
 
@@ -68,15 +70,16 @@ def run(
     rounded to C. `fabric`: "stepped" steps every PE every cycle, "tiles" gives the same numbers without activity.
     `conversions`: a mover quantises or dequantises "A" or "B" from the array's format to `dtype`, the program's, or "C"
     from the program's to `dtype`; bytes are those of the format that each memory holds (the program counts its own, and
-    legality knows only those).
+    legality knows only those: `program.converted` counts, times and fits it at these widths).
 
     A vector operation's program takes "A" of as many elements, its last axis a row, and "B" for functions of two, which
     broadcasts. `function` is one of `vector_work.FUNCTIONS` or several in order, None the operation's activation; `scale`
-    the factor of "scale". A reduction is along A's last axis, and C lacks that.
+    the factor of "scale"; `positions` are those of A's rows for "rotary", which broadcast to A's leading axes (None: 0, 1,
+    2, ... along the last of these). A reduction is along A's last axis, and C lacks that.
 
     Exact: the numbers are those of the accumulation order of the schedule (`order`). For small programs: the
-    interpreter takes about a millisecond per pass. Raises `ShapeError`, `DtypeError`, `QuantisationError`, and
-    `places.MachineError` for a program that reads what is not there.
+    interpreter takes about a millisecond per pass. Raises `ShapeError`, `DtypeError`, `QuantisationError`, `KPUError` for
+    instructions that no machine could serve, and `places.MachineError` for a program that reads what is not there.
     """
     check_type("program", program, Program, "build one with kpu_jax.program.build")
     check_choice("fabric", fabric, FABRICS)
@@ -85,6 +88,7 @@ def run(
             check_type(field, value, Mapping, "give a dict by operand")
     if is_traced(program, dict(arrays)):
         raise KPUError("machine.run works on concrete arrays; under jit, vmap and grad use machine.matmul")
+    check_structure(program)
     op = program.op
     for name, value in (("scale", scale), ("c_scale", c_scale)):
         if value is not None:
@@ -96,20 +100,20 @@ def run(
     blocks = Blocks(op, program.mapping, rows=int(program.rows), cols=int(program.cols), macs_per_pe=int(program.macs_per_pe))
     engines = _ENGINES
     if int(op.kind) == VECTOR:
-        work, records, how, fc = _vector(op, given, function, scale, c_dtype)
+        work, records, how, fc = _vector(op, given, converted, function, scale, positions, c_dtype)
         a, b, bias = records[None], np.zeros((1, 0, 0)), np.zeros((1, 1), how.dtype)
         output = Output(fc, "none", None, c_scale)
         engines = {**_ENGINES, Opcode.FABRIC_PASS: work.compute}
     else:
-        if function is not None:
-            raise KPUError(f"function = {shown(function)} belongs to a vector operation; this program is of a matrix product")
+        for name, given_for in (("function", function), ("positions", positions)):
+            if given_for is not None:
+                raise KPUError(f"{name} = {shown(given_for)} belongs to a vector operation; this program is of a matrix product")
         a, b, bias, how, fc = _matrices(op, given, converted, c_dtype, acc_dtype)
         output = Output(fc, ACTIVATIONS[int(op.activation)], scale, c_scale)
     array = Fabric(how, blocks.dataflow, blocks.rows, blocks.cols, blocks.rate, fabric == "stepped")
-    outside = {x: (conversion.format if x == "C" else format_of(x, given[x])).bits for x, conversion in converted.items()}
     if "C" in converted:
         converted["C"].check("C", fc)
-    state = State(program, blocks, array, output, a, b, bias, converted, outside)
+    state = State(program, blocks, array, output, a, b, bias, converted, _relative_widths(op, given, converted, fc))
     for instruction in instructions(program):
         if (act := engines.get(instruction.opcode)) is not None:
             act(state, instruction)
@@ -138,17 +142,33 @@ def _checked_conversions(
 ) -> dict[str, Conversion]:
     """The conversions, each of an operand that passes its mover."""
     op = program.op
-    operands = ("C",) if int(op.kind) == VECTOR else ("A", "B", "C")
     for x, conversion in conversions.items():
-        check_choice("a key of conversions", x, operands)
+        check_choice("a key of conversions", x, [*(x for x in "AB" if x in arrays), "C"])
         check_type(f"conversions[{x!r}]", conversion, Conversion, "make one with machine.Conversion(on, dtype, scale)")
-        if conversion.on == "dma" and int(getattr(op, f"loc_{x.lower()}")) == ON_L3:
+        location = op.loc_a if int(op.kind) == VECTOR and x == "B" else getattr(op, f"loc_{x.lower()}")
+        if conversion.on == "dma" and int(location) == ON_L3:
             raise KPUError(f"conversions[{x!r}]: the operand stays in L3, where no DMA engine moves it; convert it on the block_mover")
         if x == "C" and conversion.on == "streamer" and int(program.mapping.partition_k) > 1:
             raise KPUError("conversions['C']: K is cut over compute tiles: sums are complete only in L3; use block_mover or dma")
         if x != "C" and x in arrays:
             conversion.check(f"conversions[{x!r}]", format_of(x, arrays[x]))
     return dict(conversions)
+
+
+def _relative_widths(
+    op: Any, arrays: dict[str, np.ndarray], conversions: dict[str, Conversion], fc: NumberFormat
+) -> dict[str, dict[str, float]]:
+    """How wide converted operands are in the memories outside their mover, over the program's width (`State`)."""
+    found: dict[str, dict[str, float]] = {}
+    for x, conversion in conversions.items():
+        inside, outside = (fc, conversion.format) if x == "C" else (conversion.format, format_of(x, arrays[x]))
+        of, share = x, 1.0
+        if int(op.kind) == VECTOR and x != "C":  # its A holds both operands
+            of, share = "A", arrays[x].size * inside.bits / float(op.m * op.a_bits)
+        widths = found.setdefault(of, {})
+        for level in OUTSIDE[conversion.on]:
+            widths[level] = widths.get(level, 1.0) + share * (outside.bits / inside.bits - 1)
+    return found
 
 
 def _expect(arrays: dict[str, np.ndarray], wanted: set[str]) -> None:
@@ -191,22 +211,23 @@ def _formats(op: Any, fa: NumberFormat, fb: NumberFormat, c_dtype: Any, acc_dtyp
 
 
 def _vector(
-    op: Any, arrays: dict[str, np.ndarray], function: Any, scale: Any, c_dtype: Any
+    op: Any, arrays: dict[str, np.ndarray], conversions: dict[str, Conversion], function: Any, scale: Any, positions: Any, c_dtype: Any
 ) -> tuple[VectorWork, np.ndarray, Arithmetic, NumberFormat]:
     """A vector operation's work, its records [elements, 1], how it computes, and C's format."""
     chain = chain_of(op, function)
     _expect(arrays, {"A", "B"} if chain[0] in OF_TWO else {"A"})
     if (scale is None) == ("scale" in chain) or np.ndim(scale):
         raise KPUError(f'"scale" among the functions takes one number scale=, and no other does: got {shown(scale)} for {", ".join(chain)}')
-    formats = {x: format_of(x, arrays[x]) for x in arrays}
+    formats = {x: conversions[x].format if x in conversions else format_of(x, arrays[x]) for x in arrays}
     bits = sum(float(arrays[x].size * formats[x].bits) for x in arrays)
     expected = float(op.m * op.a_bits)
     if not np.isclose(bits, expected, rtol=1e-9):
         raise DtypeError(f"arrays: the program moves {expected:g} bits of operands, those given have {bits:g}")
     integer = not any(f.is_float for f in formats.values()) and all(name in INTEGER for name in chain)
     how = Arithmetic(not integer, number_format("", "int32" if integer else "fp32"))
-    records = records_of(op, arrays, how.dtype)
-    work = VectorWork(chain, arrays["A"].shape[-1], scale)
+    records = records_of(op, arrays, {x: arrays[x].dtype if x in conversions else how.dtype for x in arrays})
+    shape = arrays["A"].shape
+    work = VectorWork(chain, shape[-1], scale, positions_of(chain, shape, positions))
     width = float(op.c_bits) * (work.row if work.reduces else 1)
     widths = {f.bits for f in FORMATS if f.is_float == formats["A"].is_float}
     if not any(np.isclose(width, known, rtol=1e-9) for known in widths):

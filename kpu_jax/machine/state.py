@@ -14,7 +14,7 @@ from kpu_jax.machine.conversion import Conversion
 from kpu_jax.machine.fabric import Fabric, elementwise
 from kpu_jax.machine.formats import storage
 from kpu_jax.machine.geometry import Geometry, Input
-from kpu_jax.machine.places import Counters, Places
+from kpu_jax.machine.places import Counters, MachineError, Places
 from kpu_jax.machine.vector_engine import delivered
 from kpu_jax.program import Opcode, Operand, Program
 from kpu_jax.program.blocks import Blocks
@@ -44,6 +44,12 @@ class Instruction(NamedTuple):
     def key(self, level: int, axes: Iterable[str] = AXES) -> Key:
         """Coordinates at a level of the block that it moves, or of another that lies along only some of its axes."""
         return self.batch, *(v if a in axes else -1 for row in self.blocks[: 4 - level] for a, v in zip(AXES, row, strict=True))
+
+    def copies(self, size: float, one: float) -> int:
+        """How many receivers `size` bytes are for, of `one` each."""
+        if one <= 0 or round(size / one) < 1:
+            raise MachineError(f"{self.opcode.name} brings {size:g} bytes of {self.operand}, where a receiver takes {one:g}")
+        return round(size / one)
 
     def along(self, a: str) -> tuple[int, int, int]:
         """Indices along an axis: of the L3 block, the L2 block, the pass."""
@@ -106,11 +112,12 @@ class State:
         b: np.ndarray,
         bias: np.ndarray,
         conversions: dict[str, Conversion],
-        outside_bits: Mapping[str, float],
+        relative: Mapping[str, Mapping[str, float]],
     ) -> None:
         """A per batch element (a convolution: its input), B [batch, K, N], bias [batch, N], as the PEs take them.
 
-        An operand with a conversion is as it comes, in elements of `outside_bits`, until the mover that converts it.
+        An operand with a conversion is as it comes until the mover that converts it. `relative`: how wide its elements are
+        in a memory before that (C: after), over the program's width; by operand and memory, 1 where not given.
         """
         op, mapping = program.op, program.mapping
         self.op, self.blocks, self.fabric, self.output = op, blocks, fabric, output
@@ -119,8 +126,7 @@ class State:
         self.whole = {"A": a, "B": b}
         self.bias = bias
         self.conversions = conversions
-        inside_bits = {"A": float(op.a_bits), "B": float(op.b_bits), "C": float(op.c_bits)}
-        self._outside_bytes = {x: blocks.bytes[x] * bits / inside_bits[x] for x, bits in outside_bits.items()}
+        self._relative = relative
         self.location = {"A": int(op.loc_a), "B": int(op.loc_b), "C": int(op.loc_c)}
         doubles = {3: mapping.double_l3, 2: mapping.double_l2, 1: mapping.double_l1}
         self.at: dict[tuple[int, str], Places[Any]] = {}
@@ -140,11 +146,19 @@ class State:
 
     def element_bytes(self, x: str, level: str) -> float:
         """Bytes of an element of A or B in a memory."""
-        converted = x in self.conversions and level in OUTSIDE[self.conversions[x].on]
-        return self._outside_bytes[x] if converted else self.blocks.bytes[x]
+        return self.blocks.bytes[x] * self._relative.get(x, {}).get(level, 1.0)
 
     def passing(self, mover: str, x: str, block: np.ndarray) -> np.ndarray:
-        """A block of A or B, as the PEs take it, after a mover: converted if that is where it happens."""
+        """A block of A or B, as the PEs take it, after a mover: converted if that is where it happens.
+
+        A vector operation's A holds a record of all operands for each element.
+        """
+        if block.dtype.names:
+            fields = {name: self.passing(mover, name, block[name]) for name in block.dtype.names}
+            records = np.zeros(block.shape, [(name, values.dtype) for name, values in fields.items()])
+            for name, values in fields.items():
+                records[name] = values
+            return records
         if x not in self.conversions or self.conversions[x].on != mover:
             return block
         return self.conversions[x](block).astype(self.fabric.how.dtype)
@@ -165,7 +179,7 @@ class State:
 
     def piece_bytes(self, piece: Sum) -> float:
         """Bytes of a piece of C where it lies."""
-        complete = self._outside_bytes["C"] if piece.converted else self.blocks.bytes["C"]
+        complete = self.element_bytes("C", "dram" if piece.converted else "pe")
         return piece.values.size * (complete if piece.complete else self.blocks.acc_bytes)
 
     def put(self, level: int, x: str, key: Key, block: Fed) -> None:

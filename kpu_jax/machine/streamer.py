@@ -40,7 +40,7 @@ def _operand(state: State, ins: Instruction) -> None:
                 part = block[cols.span, rows.span].T if turned else block[rows.span, cols.span]
                 values[group, rows.tile, cols.tile] = state.passing("streamer", x, part)
     elements = sum(v.size for v in values.values())
-    receivers = round(ins.read / (elements * state.blocks.bytes[x]))
+    receivers = ins.copies(ins.read, elements * state.blocks.bytes[x])
     if receivers > held.receivers:
         raise MachineError(f"{ins.opcode.name} feeds {x} to {receivers} compute tiles, of which {held.receivers} have it in L2")
     written = state.carry(x, "l2", "l1", elements * receivers)
@@ -53,7 +53,7 @@ def _bias(state: State, ins: Instruction) -> None:
         (g, part.tile): held.values[g, part.tile][part.span] for g in state.geometry.groups(ins.batch) for part in parts
     }
     size = sum(v.size for v in values.values()) * state.blocks.acc_bytes
-    receivers = round(ins.read / size)
+    receivers = ins.copies(ins.read, size)
     state.counters.move("bias", "l2", "l1", size * receivers)
     state.put(1, "bias", ins.key(1), Fed(values, receivers, size * receivers))
 

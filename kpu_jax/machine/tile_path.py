@@ -31,8 +31,8 @@ def chain(how: Arithmetic, acc: jax.Array, columns: jax.Array, rows: jax.Array, 
     return jax.lax.fori_loop(0, length, add, acc)
 
 
-def summed(how: Arithmetic, order: Order, a: jax.Array, b: jax.Array, bias: jax.Array) -> jax.Array:
-    """Accumulators [m, n] of A [m, k] times B [k, n], plus a bias [n], in `order`; all in the PE's type. Traceable."""
+def summed(how: Arithmetic, order: Order, a: jax.Array, b: jax.Array, bias: jax.Array | None) -> jax.Array:
+    """Accumulators [m, n] of A [m, k] times B [k, n], plus a bias [n] or none, in `order`; all in the PE's type. Traceable."""
     zero = how.zeros((a.shape[0], b.shape[1]))
 
     def take(state: tuple[jax.Array, jax.Array], step: tuple[Order, jax.Array, jax.Array]) -> tuple[Any, None]:
@@ -42,7 +42,7 @@ def summed(how: Arithmetic, order: Order, a: jax.Array, b: jax.Array, bias: jax.
         left = chain(how, start, columns, rows, at.length)
         alone = at.in_place | (at.opens & ~at.carries_on)  # nothing in L1 that the leaving sums are added to
         part = jnp.where(alone, left, how.add(part, left))
-        part = jnp.where(at.biased, how.add(part, bias), part)
+        part = part if bias is None else jnp.where(at.biased, how.add(part, bias[None]), part)
         total = jnp.where(at.closes, jnp.where(at.adds, how.add(total, part), part), total)
         return (part, total), None
 
@@ -52,14 +52,14 @@ def summed(how: Arithmetic, order: Order, a: jax.Array, b: jax.Array, bias: jax.
 
 
 def sums(
-    how: Arithmetic, bounds: tuple[Bounds, ...], orders: tuple[Order, ...], a: jax.Array, b: jax.Array, bias: jax.Array
+    how: Arithmetic, bounds: tuple[Bounds, ...], orders: tuple[Order, ...], a: jax.Array, b: jax.Array, bias: jax.Array | None
 ) -> jax.Array:
-    """Accumulators [batch, m, n] of A [batch, m, k] times B [batch, k, n] plus bias [n], each rectangle of C in its order.
+    """Accumulators [batch, m, n] of A [batch, m, k] times B [batch, k, n], plus bias [n] or none, each rectangle of C in its order.
 
     `bounds` (static) and `orders` are those of `order.regions_of`; operands in the PE's type. Traceable.
     """
 
-    def part(order: Order, a: jax.Array, b: jax.Array, bias: jax.Array) -> jax.Array:
+    def part(order: Order, a: jax.Array, b: jax.Array, bias: jax.Array | None) -> jax.Array:
         """One rectangle, in strips of rows that stay in cache."""
         rows, high = a.shape[0], max(CACHED // b.shape[1], 1)
         if rows <= high:
@@ -70,7 +70,8 @@ def sums(
     def one(a: jax.Array, b: jax.Array) -> jax.Array:
         strips: dict[tuple[int, int], list[jax.Array]] = {}
         for ((top, bottom), (left, right)), order in zip(bounds, orders, strict=True):
-            strips.setdefault((top, bottom), []).append(part(order, a[top:bottom], b[:, left:right], bias[left:right]))
+            own = None if bias is None else bias[left:right]
+            strips.setdefault((top, bottom), []).append(part(order, a[top:bottom], b[:, left:right], own))
         return jnp.concatenate([jnp.concatenate(strip, axis=1) for strip in strips.values()])
 
     return jax.vmap(one)(a, b)
@@ -79,7 +80,7 @@ def sums(
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def product(how: Arithmetic, bounds: tuple[Bounds, ...], orders: tuple[Order, ...], a: Any, b: Any, bias: Any) -> jax.Array:
     """`sums` of operands held as float32, as float32, differentiable: its derivatives are those of A B + bias in the reals."""
-    return sums(how, bounds, orders, *(how.widen(x) for x in (a, b, bias))).astype(jnp.float32)
+    return sums(how, bounds, orders, *jax.tree.map(how.widen, (a, b, bias))).astype(jnp.float32)
 
 
 @product.defjvp
@@ -87,4 +88,5 @@ def _product_jvp(how: Arithmetic, bounds: tuple[Bounds, ...], primals: Any, tang
     orders, a, b, bias = primals
     _, da, db, dbias = tangents
     exact = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
-    return product(how, bounds, orders, a, b, bias), exact(da, b) + exact(a, db) + dbias
+    slope = exact(da, b) + exact(a, db)
+    return product(how, bounds, orders, a, b, bias), slope if bias is None else slope + dbias[None, None]

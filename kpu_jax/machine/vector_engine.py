@@ -34,6 +34,12 @@ FUNCTIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 assert tuple(FUNCTIONS) == ACTIVATIONS
 
 
+def per_column(scale: Any, values: jax.Array) -> jax.Array:
+    """A scale, a number or one per column, as float32 that `values` takes along its last axis."""
+    step = jnp.asarray(scale, jnp.float32)
+    return step.reshape((1,) * (values.ndim - 1) + step.shape) if step.ndim == 1 else step
+
+
 def activated(acc: jax.Array, activation: str, scale: Any = None) -> jax.Array:
     """Accumulators times `scale` (None: 1; a number or one per column), through the activation of that name.
 
@@ -41,19 +47,22 @@ def activated(acc: jax.Array, activation: str, scale: Any = None) -> jax.Array:
     """
     if scale is not None or activation not in ("none", "relu"):
         acc = acc.astype(jnp.float32)
-    x = acc if scale is None else acc * scale
+    x = acc if scale is None else acc * per_column(scale, acc)
     return jnp.maximum(x, 0) if x.dtype == jnp.int32 and activation == "relu" else FUNCTIONS[activation](x)
 
 
 def delivered(acc: jax.Array, activation: str, scale: Any, fmt: NumberFormat, c_scale: Any = None) -> jax.Array:
     """What the vector engine makes of complete accumulators: `activated`, divided by `c_scale` (None: 1), in format `fmt`."""
-    x = activated(acc, activation, scale)
-    return convert(x if c_scale is None else x.astype(jnp.float32) * (1 / c_scale), fmt)
+    return quantise(activated(acc, activation, scale), fmt, c_scale)
 
 
-def quantise(x: jax.Array, fmt: NumberFormat, scale: Any) -> jax.Array:
-    """x / scale in `fmt`, rounded to nearest even and saturated (`formats`); x is multiplied by the scale's reciprocal."""
-    return convert(jnp.asarray(x, jnp.float32) * (1 / jnp.asarray(scale, jnp.float32)), fmt)
+def quantise(x: Any, fmt: NumberFormat, scale: Any = None) -> jax.Array:
+    """x / scale in `fmt`, rounded to nearest even and saturated (`formats`); x is multiplied by the scale's reciprocal.
+
+    `scale`: a number, one per column, or None for 1 without a way through float32.
+    """
+    x = jnp.asarray(x)
+    return convert(x if scale is None else x.astype(jnp.float32) * (1 / per_column(scale, x)), fmt)
 
 
 def dequantise(q: jax.Array, scale: Any) -> jax.Array:
@@ -79,7 +88,7 @@ def rounded_to(x: jax.Array, fmt: NumberFormat, scale: Any = 1.0) -> jax.Array:
     """
     low, high = limits(fmt)
     slack = 0.0 if fmt.name == "fp32" else high * 2.0**-20 if fmt.is_float else 0.5  # the largest over its own scale is inside
-    ratio = x * (1 / jax.lax.stop_gradient(jnp.asarray(scale, jnp.float32)))
+    ratio = x * (1 / jax.lax.stop_gradient(per_column(scale, x)))
     fixed = jax.lax.stop_gradient(ratio)
     return _straight_through(ratio, convert(fixed, fmt).astype(jnp.float32), (fixed >= low - slack) & (fixed <= high + slack))
 
@@ -87,11 +96,19 @@ def rounded_to(x: jax.Array, fmt: NumberFormat, scale: Any = 1.0) -> jax.Array:
 def widest_scale(x: jax.Array, fmt: NumberFormat, k: int) -> jax.Array:
     """The least scale at which no element of `x` saturates, nor a sum of `k` products overflows int32.
 
-    The largest magnitude over the format's (for integers at most sqrt((2^31 - 1) / k)); 1 for zeros.
+    The largest magnitude over the format's (for integers at most sqrt((2^31 - 1) / k)), but no less than `LEAST_SCALE`;
+    1 for zeros. Infinity and NaN have none: the scale is then no number either, and so is all that it multiplies.
     """
     steps = limits(fmt)[1] if fmt.is_float else min(limits(fmt)[1], math.isqrt((2**31 - 1) // k))
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), initial=0.0))
-    return jnp.where(largest > 0, largest / steps, 1.0).astype(jnp.float32)
+    return jnp.where(largest == 0, 1.0, jnp.maximum(largest / steps, LEAST_SCALE)).astype(jnp.float32)
+
+
+def are_scales(values: Any) -> np.ndarray:
+    """Which elements are positive and finite, as their reciprocals are."""
+    with np.errstate(over="ignore"):
+        steps = np.asarray(values, np.float32)  # what the engine multiplies by, or by the reciprocal of
+    return (steps >= LEAST_SCALE) & (steps <= 1 / LEAST_SCALE)
 
 
 def check_scale(field: str, scale: Any) -> None:
@@ -102,11 +119,9 @@ def check_scale(field: str, scale: Any) -> None:
     if is_traced(scale):
         return
     try:
-        with np.errstate(over="ignore"):
-            values = np.asarray(scale, np.float32)  # what the engine multiplies by, or by the reciprocal of
+        wrong = np.asarray(scale)[~are_scales(scale)]
     except (TypeError, ValueError):
         raise QuantisationError(f"{field} must be a positive number, or one per column, got {shown(scale)}") from None
-    wrong = np.asarray(scale)[~((values >= LEAST_SCALE) & (values <= 1 / LEAST_SCALE))]
     if wrong.size:
         raise QuantisationError(
             f"{field} must be positive and finite [value of one step], from {LEAST_SCALE:.3g} to {1 / LEAST_SCALE:.3g}, "

@@ -1,7 +1,7 @@
 """Vector operations: chains of element-wise functions, normalisations and one reduction, on the vector engine.
 
 All-integer chains of `INTEGER` functions are computed in int32 (modulo 2^32), all others in float32. A reduction adds
-in ascending order to one accumulator per row and carries it from block to block; a normalisation needs whole rows.
+in ascending order to one accumulator per row and carries it from block to block; functions of whole rows need them whole.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kpu_jax.base.errors import KPUError, ShapeError, check_choice
+from kpu_jax.base.errors import DtypeError, KPUError, ShapeError, check_choice, is_number, shown
 from kpu_jax.machine.fabric import elementwise
+from kpu_jax.machine.formats import as_array
 from kpu_jax.machine.places import MachineError
 from kpu_jax.machine.state import Bag, Instruction, State, Sum
 from kpu_jax.machine.vector_engine import FUNCTIONS as ACTIVATED
@@ -22,6 +23,7 @@ from kpu_jax.program.blocks import OPERAND_AXES
 from kpu_jax.workload.op import ACTIVATIONS
 
 EPSILON = 1e-5  # of the normalisations, added to the mean square
+ROTARY_BASE = 10_000.0
 OF_TWO: dict[str, Callable[[Any, Any], Any]] = {
     "add": jnp.add, "sub": jnp.subtract, "mul": jnp.multiply, "div": jnp.divide, "max": jnp.maximum, "min": jnp.minimum,
     "add_relu": lambda x, y: jnp.maximum(x + y, 0),
@@ -50,7 +52,18 @@ def _rmsnorm(x: np.ndarray) -> np.ndarray:
     return x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + np.float32(EPSILON))
 
 
-OF_ROWS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"softmax": _softmax, "layernorm": _layernorm, "rmsnorm": _rmsnorm}
+def _rotary(x: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """Elements i and i + half of a row turned by position / ROTARY_BASE^(i / half) [rad] (Su et al., arXiv:2104.09864)."""
+    half = x.shape[-1] // 2
+    angles = positions[:, None] * ROTARY_BASE ** (-np.arange(half) / half)
+    cos, sin = np.cos(angles).astype(x.dtype), np.sin(angles).astype(x.dtype)
+    low, high = x[:, :half], x[:, half:]
+    return np.concatenate([low * cos - high * sin, high * cos + low * sin], axis=1)
+
+
+OF_ROWS: dict[str, Callable[..., np.ndarray]] = {
+    "softmax": _softmax, "layernorm": _layernorm, "rmsnorm": _rmsnorm, "rotary": _rotary,
+}  # fmt: skip
 FUNCTIONS = (*OF_TWO, *OF_ONE, "scale", *OF_ROWS, *REDUCTIONS)
 INTEGER = ("add", "sub", "mul", "max", "min", "add_relu", "copy", "relu", "sum", "max_reduce")
 
@@ -58,9 +71,12 @@ INTEGER = ("add", "sub", "mul", "max", "min", "add_relu", "copy", "relu", "sum",
 class VectorWork:
     """What a program's vector passes compute of rows of `row` elements, and the reductions that they have begun."""
 
-    def __init__(self, chain: tuple[str, ...], row: int, scale: Any) -> None:
-        """`chain`: names of `FUNCTIONS`, in the order in which they apply; `scale` is the factor of "scale"."""
-        self.chain, self.row, self.scale = chain, row, scale
+    def __init__(self, chain: tuple[str, ...], row: int, scale: Any, positions: np.ndarray) -> None:
+        """`chain`: names of `FUNCTIONS`, in the order in which they apply; `scale` is the factor of "scale".
+
+        `positions` [row]: where each row stands in its sequence, for "rotary".
+        """
+        self.chain, self.row, self.scale, self.positions = chain, row, scale, positions
         self.reduces = bool({*chain} & {*REDUCTIONS})
         self._carried: dict[int, Any] = {}  # element -> accumulator of the row that goes on there
 
@@ -109,7 +125,9 @@ class VectorWork:
                         f"{name} works on whole rows of {self.row} elements, and a pass covers elements {first} to {first + len(x) - 1}: "
                         "take tiles, and shares of the compute tiles, of whole rows"
                     )
-                x = OF_ROWS[name](x.reshape(-1, self.row)).ravel()
+                rows = x.reshape(-1, self.row)
+                own = (self.positions[first // self.row :][: len(rows)],) if name == "rotary" else ()
+                x = OF_ROWS[name](rows, *own).ravel()
             else:
                 x = self._reduced(name, x, first)
         return x
@@ -162,15 +180,37 @@ def chain_of(op: Any, function: Any) -> tuple[str, ...]:
     return names
 
 
-def records_of(op: Any, arrays: dict[str, np.ndarray], dtype: Any) -> np.ndarray:
+def positions_of(chain: tuple[str, ...], shape: tuple[int, ...], given: Any) -> np.ndarray:
+    """[row] float64: where each row of A stands in its sequence; `given` broadcast to A's leading axes.
+
+    None: 0, 1, 2, ... along the last of these. Raises `KPUError` where there is nothing to turn, or no pairs.
+    """
+    if "rotary" not in chain:
+        if given is not None:
+            raise KPUError(f'positions are those of "rotary", which is not among {", ".join(chain)}')
+        return np.zeros(0)
+    if shape[-1] % 2:
+        raise ShapeError(f"rotary turns pairs of elements: rows must have an even number, got {shape[-1]}")
+    if given is None:
+        given = np.arange(shape[-2]) if len(shape) > 1 else 0
+    places = as_array("positions", given)
+    if not is_number(places):
+        raise DtypeError(f"positions must be numbers, got {shown(given)}")
+    try:
+        return np.broadcast_to(np.asarray(places, np.float64), shape[:-1]).ravel()
+    except ValueError:
+        raise ShapeError(f"positions of shape {places.shape} do not broadcast to A's leading axes {shape[:-1]}") from None
+
+
+def records_of(op: Any, arrays: dict[str, np.ndarray], dtypes: dict[str, Any]) -> np.ndarray:
     """[elements, 1] records of the operands of each element, "A" and "B" if there are two; B broadcasts to A's shape."""
     a = arrays["A"]
     if a.size != int(op.m) or not a.ndim:
         raise ShapeError(f"arrays['A'] must have the {int(op.m)} elements of this program, got shape {a.shape}")
-    records = np.zeros((a.size, 1), [(name, dtype) for name in sorted(arrays)])
+    records = np.zeros((a.size, 1), [(name, dtypes[name]) for name in sorted(arrays)])
     for name, values in arrays.items():
         try:
-            records[name][:, 0] = np.broadcast_to(values.astype(dtype), a.shape).ravel()
+            records[name][:, 0] = np.broadcast_to(values.astype(dtypes[name]), a.shape).ravel()
         except ValueError:
             raise ShapeError(f"arrays[{name!r}] of shape {values.shape} does not broadcast to A's shape {a.shape}") from None
     return records

@@ -7,8 +7,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from kpu_jax.base.errors import MAX_DIMENSION, KPUError, check_choice, shown
+from kpu_jax.base.errors import MAX_DIMENSION, KPUError, check_choice, is_number, shown
 from kpu_jax.base.pytree import as_leaf, is_traced, record
+from kpu_jax.base.tables import Sheet, Shown
 from kpu_jax.base.validation import LeafRules, Limits, check_type
 
 DATAFLOWS = ("output_stationary", "weight_stationary", "input_stationary")
@@ -19,7 +20,7 @@ _SHORT_FLOWS = {"os": DATAFLOWS[0], "ws": DATAFLOWS[1], "is": DATAFLOWS[2]}
 
 
 @record
-class Mapping:
+class Mapping(Shown):
     """Tiles, loop orders, dataflow, buffering and partition of one operation (`design.md`, section 1).
 
     Leaves are NumPy float64 codes and sizes [elements] on the host; under jit or vmap they may be tracers.
@@ -119,9 +120,34 @@ class Mapping:
         }
 
     def __repr__(self) -> str:
-        if is_traced(self) or np.ndim(self.dataflow):
+        """The call that makes this mapping."""
+        if not self._is_concrete() or np.ndim(self.dataflow):
             return f"Mapping(stacked or traced, leaves of shape {np.shape(self.dataflow)})"
         return "Mapping(" + ", ".join(f"{k}={v!r}" for k, v in self.describe().items()) + ")"
+
+    def __str__(self) -> str:
+        return self.sheet().text()
+
+    def sheet(self) -> Sheet:
+        """What prints: a line per level; of a stack [row], such as a network's, a line per mapping."""
+        if not self._is_concrete() or np.ndim(self.dataflow) > 1:
+            return Sheet(repr(self))
+        if np.ndim(self.dataflow):
+            each = [jax.tree.map(lambda v, i=i: v[i], self).describe() for i in range(len(self.dataflow))]
+            return Sheet(f"{len(each):,} mappings", {"": [{"row": i, **words} for i, words in enumerate(each)]})
+        own = self.describe()
+        orders = (own["l3_order"], own["l2_order"], own["pass_order"])
+        by_level = zip(("L3", "L2", "array"), orders, own["buffering"], strict=True)
+        lines: list[dict[str, Any]] = [{"level": level, "order": order, "buffering": kind} for level, order, kind in by_level]
+        lines.append({"level": "compute tiles", "batch": own["partition"][0]})
+        sizes = (own["l3_tile"], own["l2_tile"], (None,) * 3, own["partition"][1:])
+        lines = [{**line, **dict(zip("mnk", size, strict=True))} for line, size in zip(lines, sizes, strict=True)]
+        title = f"Mapping, {own['dataflow'].replace('_', ' ')}: blocks [elements] by level, and the compute tiles that share them"
+        columns = ("level", "m", "n", "k", "batch", "order", "buffering")
+        return Sheet(title, {"": [{name: line.get(name) for name in columns} for line in lines]})
+
+    def _is_concrete(self) -> bool:
+        return not is_traced(self) and all(map(is_number, jax.tree.leaves(self)))
 
 
 def _parts(field: str, value: Any, count: int) -> tuple[Any, ...]:

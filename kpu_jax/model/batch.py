@@ -193,7 +193,7 @@ def exact_cycles_of(cfg: Any, ops: Any, mappings: Any) -> np.ndarray:
             return np.asarray(_loop(0)(*jax.tree.map(lambda v: v[0], problems)))[None]
     chunk = FEW if total <= FEW else CHUNK
     workers = min(os.cpu_count() or 1, 8) if jax.default_backend() == "cpu" else 1
-    size = min(chunk, -(-total // workers))
+    size = max(1, min(chunk, -(-total // workers)))
     result = np.zeros(total)
     starts = iter(range(0, total, size))
     with ThreadPoolExecutor(workers) as pool:  # compiled code runs outside of Python's lock

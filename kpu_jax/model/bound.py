@@ -30,22 +30,25 @@ from kpu_jax.engines.rates import Rates
 from kpu_jax.model.work import Work
 
 Scalar = jax.Array
-ENGINES = ("host", "dma", "block_mover", "streamer", "fabric")
+ENGINES = ("host", "dma", "block_mover", "streamer", "fabric", "vector")
 
 
 class Bound(NamedTuple):
     cycles: Scalar  # lower bound on the makespan [fabric cycles]
     in_turns: Scalar  # likely makespan when L3 is loaded and read in turns (single-buffered); no bound
     busy: tuple[Scalar, ...]  # per engine class of `ENGINES`: the least time it is held [fabric cycles]
+    paced: Scalar  # of the streamers' hold: drains that last as long as the vector engine takes, not the bytes
 
     @property
     def bound_by(self) -> Scalar:
-        """Index into `ENGINES` of the class that is held longest."""
+        """Index into `ENGINES` of the class that is held longest; of held streamers, the class that most of it is due to."""
         code, most = jnp.zeros_like(self.busy[0]), self.busy[0]
         for i, busy in enumerate(self.busy[1:], 1):
             code = jnp.where(busy > most, float(i), code)
             most = jnp.maximum(busy, most)
-        return code
+        streamer = ENGINES.index("streamer")
+        due_to_vector = (code == streamer) & (self.paced > 0.5 * self.busy[streamer])
+        return jnp.where(due_to_vector, float(ENGINES.index("vector")), code)
 
 
 def bound_of(work: Work, rates: Rates) -> Bound:
@@ -53,7 +56,9 @@ def bound_of(work: Work, rates: Rates) -> Bound:
     dma, mover, streamer = rates.dma, rates.block_mover, rates.streamer
     host = work.host / rates.host.limit
     # Complete results pass the vector engine on the way out.
-    drains = jnp.maximum(streamer.hold_at_least(work.final), work.lanes * (rates.bias + rates.activation))
+    by_bytes, by_vector = streamer.hold_at_least(work.final), work.lanes * (rates.bias + rates.activation)
+    drains = jnp.maximum(by_bytes, by_vector)
+    alone = rates.element > 0  # a vector operation: its passes run on the vector engine, in the fabric's place
     busy = (
         host,
         host + dma.hold_at_least(work.dma),  # host transfers hold the memory channels
@@ -101,4 +106,6 @@ def bound_of(work: Work, rates: Rates) -> Bound:
     for path in paths[1:]:
         total = jnp.maximum(total, path)
     inside = jnp.maximum(jnp.maximum(busy[2], busy[3]), busy[4])
-    return Bound(total, jnp.maximum(total, busy[1] + inside), busy)
+    held = (*busy[:4], jnp.where(alone, 0.0, work.fabric), jnp.where(alone, work.fabric, by_vector))
+    paced = jnp.where(by_vector > by_bytes, by_vector, 0.0)
+    return Bound(total, jnp.maximum(total, busy[1] + inside), held, paced)

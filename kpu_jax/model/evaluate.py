@@ -159,7 +159,6 @@ def evaluate_table(cfg: Any, ops: Op, mappings: Any, *, exact: bool, cycles: Any
 
     per_op = jax.vmap(one)(ops, floats(mappings), known)
     total = {name: jax.tree.map(jnp.sum, getattr(per_op, name)) for name in COUNTED}
-    busy = jnp.stack([total["busy"][e] for e in ENGINES])
     first_bad = jnp.argmax(per_op.status_code > 0)
     ok = jnp.all(per_op.status_code == 0)
     work = jnp.sum(jnp.where(ops.kind < 2, per_op.macs / (derived.pe_count(cfg) * rate_of(cfg, ops)), 0.0))
@@ -169,7 +168,7 @@ def evaluate_table(cfg: Any, ops: Op, mappings: Any, *, exact: bool, cycles: Any
         edp=total["energy_pj"] * 1e-12 * total["seconds"],
         power_w=jnp.where(ok, total["energy_pj"] * 1e-12 / seconds, jnp.inf),
         utilization=jnp.where(ok, work / jnp.where(ok, total["cycles"], 1.0), 0.0),
-        bound_by_code=jnp.argmax(busy).astype(busy.dtype),
+        bound_by_code=_binding(per_op),
         status_code=per_op.status_code[first_bad],
         overflow=per_op.overflow[first_bad],
         area_mm2=per_op.area_mm2[0],
@@ -177,3 +176,10 @@ def evaluate_table(cfg: Any, ops: Op, mappings: Any, *, exact: bool, cycles: Any
         per_op=per_op,
     )
 
+
+def _binding(per_op: Report) -> Scalar:
+    """Index of the class that binds the operations [op] which together hold their binding class longest."""
+    held = functools.reduce(jnp.maximum, per_op.busy.values())
+    codes = jnp.arange(float(len(ENGINES)))
+    of_class = jnp.sum(jnp.where(per_op.bound_by_code == codes[:, None], held, 0.0), axis=-1)
+    return jnp.argmax(of_class).astype(held.dtype)

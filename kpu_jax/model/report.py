@@ -8,15 +8,19 @@ from typing import Any
 import jax
 import numpy as np
 
-from kpu_jax.base.errors import InfeasibleError, KPUError
+from kpu_jax.base.errors import InfeasibleError, KPUError, shown
 from kpu_jax.base.pytree import build, is_traced, record
+from kpu_jax.base.tables import Row, Sheet, Shown
+from kpu_jax.base.units import quantity
 from kpu_jax.mapping.legality import explain
 from kpu_jax.model.bound import ENGINES
 from kpu_jax.model.traffic import LEVELS, OPERANDS
 
+SLOWEST = 12  # operations of a workload that print
+
 
 @record
-class Report:
+class Report(Shown):
     """Result of `kpu.simulate`. Leaves are NumPy float64 outside of JAX transformations.
 
     All quantities include the operation's `count`. For a workload they are the network's totals, and `per_op` holds a
@@ -37,7 +41,7 @@ class Report:
     overfetch: Any  # external burst padding [byte]
     compulsory: Any  # bytes of the external operands, each once; of a convolution the whole input rows its windows span
     energy: Any  # {memory level or kind of action: pJ}
-    busy: Any  # {engine class: least time it is held [fabric cycles]}
+    busy: Any  # {engine class: least time it is held [fabric cycles]}; streamers also while the vector engine works on drains
     bound_by_code: Any  # index into `model.bound.ENGINES`
     area_mm2: Any  # of the chip [mm^2]
     tdp_w: Any  # of the chip, by the technology's estimate [W]
@@ -52,7 +56,11 @@ class Report:
 
     @property
     def bound_by(self) -> Any:
-        """The engine class that is held longest, by name (an array of names for stacked reports)."""
+        """The engine class that is held longest, by name (an array of names for stacked reports).
+
+        "vector" where streamers are held longest, mostly by drains that wait for the vector engine. Of a workload: the
+        class that binds its operations for the longest time.
+        """
         if is_traced(self.bound_by_code):
             return self.bound_by_code
         names = np.asarray(ENGINES)[np.asarray(self.bound_by_code, int)]
@@ -81,22 +89,55 @@ class Report:
             raise InfeasibleError(f"the mapping does not fit: {self.status}")
         return self
 
-    def __repr__(self) -> str:
+    def sheet(self) -> Sheet:
+        """What prints: totals, bytes by memory level, and of a workload the operations that take longest."""
         if is_traced(self) or np.ndim(self.cycles):
-            return f"Report(stacked or traced, leaves of shape {np.shape(self.cycles)})"
+            return Sheet(f"Report (stacked or traced, leaves of shape {np.shape(self.cycles)})")
         if float(self.status_code):
-            return f"Report(infeasible: {self.status})"
-        rows = [
-            ("cycles", f"{self.cycles:,.0f}", f"at least {self.cycles_bound:,.0f}"),
-            ("time", f"{self.seconds * 1e6:,.3f} us", f"held longest: {self.bound_by}"),
-            ("energy", f"{self.energy_pj * 1e-6:,.3f} uJ", f"{self.power_w:,.3f} W"),
-            ("EDP", f"{self.edp:.4g} J s", f"utilization {100 * self.utilization:.1f} %"),
-            ("MACs", f"{self.macs:,.0f}", f"{self.area_mm2:,.4g} mm^2, TDP {self.tdp_w:,.4g} W"),
+            return Sheet(f"Report (infeasible: {self.status})")
+        totals = [
+            ("time", quantity(self.seconds, "s"), f"{self.cycles:,.0f} cycles of the fabric, at least {self.cycles_bound:,.0f}"),
+            ("energy", quantity(self.energy_pj * 1e-12, "J"), f"{quantity(self.power_w, 'W')} on the average"),
+            ("energy x delay", quantity(self.edp, "J s"), ""),
+            ("utilization", f"{100 * self.utilization:.1f} %", f"of the peak, {self.macs:,.0f} MACs; bound by {self.bound_by}"),
+            ("area", f"{float(self.area_mm2):,.4g} mm^2", f"TDP {quantity(self.tdp_w, 'W')}"),
         ]
-        for level, operands in self.traffic.items():
-            parts = ", ".join(f"{x} {size:,.0f}" for x, size in operands.items() if size)
-            rows.append((level, f"{sum(operands.values()):,.0f} B", parts))
-        return "\n".join(f"{a:<8}{b:>22}  {c}" for a, b, c in rows)
+        moved = [
+            {"level": level, **{x: quantity(size, "B") if size else "" for x, size in (operands | {"all": sum(operands.values())}).items()}}
+            for level, operands in self.traffic.items() if sum(operands.values())
+        ]  # fmt: skip
+        tables: dict[str, list[Row]] = {
+            "": [{"total": name, "value": value, "": more} for name, value, more in totals],
+            "read and written": moved,
+        }
+        if self.per_op is not None:
+            tables["slowest operations"] = slowest(self)
+        return Sheet("Report", tables)
+
+
+def slowest(report: Report) -> list[Row]:
+    """The rows of a workload's report that take longest, and their shares of time and energy."""
+    each = report.per_op
+    order = np.argsort(-np.asarray(each.cycles), kind="stable")[:SLOWEST]
+    return [
+        {
+            "row": int(i), "time %": 100 * float(each.cycles[i] / report.cycles),
+            "energy %": 100 * float(each.energy_pj[i] / report.energy_pj),
+            "utilization %": 100 * float(each.utilization[i]), "bound by": str(each.bound_by[i]),
+        }
+        for i in order if each.cycles[i] > 0
+    ]  # fmt: skip
+
+
+def check_report(what: str, report: Any) -> Report:
+    """`report` if it is a concrete one of one simulation that fits; else a `KPUError` that begins with `what`."""
+    if not isinstance(report, Report):
+        raise KPUError(f"{what} needs a report of kpu.simulate, got {type(report).__name__} {shown(report)}")
+    if is_traced(report) or np.ndim(report.cycles):
+        raise KPUError(f"{what}: the report is stacked or traced; give one concrete report, such as jax.tree.map(lambda v: v[0], report)")
+    if float(report.status_code):
+        raise InfeasibleError(f"{what}: the report is of a mapping that does not fit: {report.status}; leave it out, or change the mapping")
+    return report
 
 
 def to_host(tree: Any) -> Any:

@@ -74,6 +74,16 @@ def by_engines(p: Problem) -> Slopes:
     return Slopes(rates_at, jnp.stack([jnp.ones_like(p.rows)] * len(ENGINES)))
 
 
+def sloped(rates: Rates) -> tuple[int, ...]:
+    """The leaves of the rates, by position, of which the makespan has derivatives."""
+    return tuple(i for i, (name, _) in enumerate(leaf_paths(rates)) if name not in _CONSTANT)
+
+
+def rate_slopes(rates: Rates, op: Any, mapping: Any, rows: Scalar, cols: Scalar, rate: Scalar, burst: Scalar) -> tuple[Scalar, Scalar]:
+    """(exact makespan, its derivatives by the leaves `sloped(rates)` [leaf]), of the critical path that `makespan` follows."""
+    return times(_by_leaves(sloped(rates)))(_problem(rates, op, mapping, rows, cols, rate, burst))
+
+
 def critical_cycles(rates: Rates, op: Any, mapping: Any, rows: Scalar, cols: Scalar, rate: Scalar, burst: Scalar) -> tuple[Scalar, Scalar]:
     """(exact makespan, the cycles that each of `ENGINES` spends on the critical path [engine])."""
     return times(by_engines)(_problem(rates, op, mapping, rows, cols, rate, burst))
@@ -90,8 +100,7 @@ _slopes_eagerly = jax.jit(_slopes, static_argnums=0)  # else every operation wou
 
 def _makespan_jvp(primals: Any, tangents: Any) -> tuple[Scalar, Scalar]:
     values, pushed = jax.tree.leaves(primals[0]), jax.tree.leaves(tangents[0])
-    names = [name for name, _ in leaf_paths(primals[0])]
-    chosen = tuple(i for i, t in enumerate(pushed) if names[i] not in _CONSTANT and not isinstance(t, SymbolicZero))
+    chosen = tuple(i for i in sloped(primals[0]) if not isinstance(pushed[i], SymbolicZero))
     if not chosen:
         out = makespan(*primals)
         return out, jnp.zeros_like(out)

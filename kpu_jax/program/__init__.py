@@ -2,6 +2,7 @@
 
 from kpu_jax.program.binary import load_program, save_program
 from kpu_jax.program.build import MOST_INSTRUCTIONS, build
+from kpu_jax.program.converted import converted
 from kpu_jax.program.executor import cycles, execute, execute_durations
 from kpu_jax.program.isa import INSTRUCTIONS, Engine, Need, Opcode, Operand
 from kpu_jax.program.program import Program, same_program
@@ -28,6 +29,7 @@ __all__ = [
     "assemble",
     "build",
     "check_program",
+    "converted",
     "cycles",
     "disassemble",
     "execute",

@@ -39,7 +39,10 @@ def check_section(section: str, given: Any) -> dict[str, np.float64]:
         raise KPUError(f"{section}: lacks {', '.join(missing)}")
     if wrong := [name for name, value in given.items() if not is_number(value)]:
         raise KPUError(f"{section}: {wrong[0]} is not a number")
-    return {name: np.float64(given[name]) for name in names}
+    try:
+        return {name: np.float64(given[name]) for name in names}
+    except OverflowError:
+        raise KPUError(f"{section}: a number is larger than 1.8e308") from None
 
 
 def header_fields(sections: dict[str, dict[str, np.float64]]) -> dict[str, Any]:

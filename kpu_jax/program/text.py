@@ -112,13 +112,16 @@ def assemble(text: str) -> Program:
     labels: dict[str, int] = {}
     columns: dict[str, np.ndarray] = {}
     count = 0
-    for number, line in enumerate(text.splitlines(), 1):
+    lines = text.splitlines()
+    for number, line in enumerate(lines, 1):
         words = [word for word in _TOKEN.findall(line) if not word.startswith("#")]
         if not words:
             continue
         try:
             if not head:
                 head = _head(words)
+                if head["instructions"] > len(lines):  # before there are columns of that length
+                    raise KPUError(f"{head['instructions']} instructions, but the text has only {len(lines)} lines")
                 columns = empty_columns(head["instructions"], head["prerequisites"])
             elif words[0] in seen:
                 raise KPUError(f"a second line {words[0]}")
@@ -135,7 +138,7 @@ def assemble(text: str) -> Program:
                 _read_instruction(words, count, columns, labels)
                 count += 1
         except KPUError as error:
-            raise KPUError(f"line {number}: {error}: {line.strip()[:200]}") from None
+            raise KPUError(f"line {number}: {error!s:.400}: {line.strip()[:200]}") from None
     if not head:
         raise KPUError("the text has no lines; a program begins with: program version=1 instructions=N prerequisites=P")
     if missing := [name for name in SECTIONS if name not in sections]:
@@ -161,7 +164,7 @@ def _head(words: list[str]) -> dict[str, int]:
 def _labels(line: str) -> dict[str, int]:
     try:
         names, end = json.JSONDecoder().raw_decode(line, line.index("["))
-    except ValueError:
+    except (ValueError, RecursionError):
         names, end = None, 0
     rest = line[end:].strip()
     if not isinstance(names, list) or not all(isinstance(n, str) for n in names) or (rest and not rest.startswith("#")):

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from kpu_jax.base.tables import Row, Sheet
 from kpu_jax.program.isa import Engine
 
 
@@ -54,17 +55,24 @@ class Timeline(NamedTuple):
         return f"Timeline of {len(self.start):,} instructions, {self.makespan:,.10g} fabric cycles"
 
     def __str__(self) -> str:
-        """A summary: makespan, and busy and idle cycles of every engine class by reason."""
-        if not self._is_one_run():
-            return repr(self)
+        return self.sheet().text()
+
+    def _repr_html_(self) -> str:
+        return self.sheet().html()
+
+    def sheet(self) -> Sheet:
+        """What prints: makespan, and busy and idle cycles of every engine class by reason."""
+        return Sheet(repr(self), {"cycles busy, and idle by what was waited for:": self.rows()} if self._is_one_run() else {})
+
+    def rows(self) -> list[Row]:
+        """One dict per engine class: its busy cycles, and its idle ones by what it waits for."""
         idle, busy = self.idle_by_reason(), self.busy_by_engine()
         reasons = [reason.name.lower() for reason in Wait if any(reason.name.lower() in row for row in idle.values())]
-        rows = {x: [busy[x], *(idle.get(x, {}).get(reason, 0.0) for reason in reasons)] for x in busy if busy[x] or x in idle}
-        digits = 0 if all(c == round(c) for row in rows.values() for c in row) else 1
-        table = [["engine", "busy", *reasons], *([x, *(f"{c:,.{digits}f}" for c in row)] for x, row in rows.items())]
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in table]
-        return "\n".join([repr(self), "cycles busy, and idle by what was waited for:", *(f"  {line}" for line in lines)])
+        columns = {reason: "another engine" if reason == "engine" else reason for reason in reasons}
+        return [
+            {"engine": x, "busy": busy[x], **{name: idle.get(x, {}).get(reason, 0.0) for reason, name in columns.items()}}
+            for x in busy if busy[x] or x in idle
+        ]  # fmt: skip
 
     def _is_one_run(self) -> bool:
         """Concrete times of one program, not traced and not a batch."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kpu_jax.base.outputs import write_whole
+from kpu_jax.base.tables import html_table
 from kpu_jax.version import __version__
 
 STYLE = """
@@ -20,7 +21,7 @@ h1 { font-size: 1.6rem; margin-bottom: .2rem; } h2 { font-size: 1.2rem; margin: 
 p.lead { color: #444; margin-top: 0; } nav a { margin-right: 1rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .85rem; }
 th, td { padding: .2rem .6rem; text-align: right; border-bottom: 1px solid #e4e4e4; white-space: nowrap; }
-th { background: #f4f4f4; position: sticky; top: 0; } th.text, td.text { text-align: left; }
+th { background: #f4f4f4; position: sticky; top: 0; }
 tbody tr:nth-child(even) { background: #fafafa; }
 div.scroll { overflow: auto; max-height: 32rem; border: 1px solid #ddd; }
 figure { margin: 1rem 0; } figure img { max-width: 100%; height: auto; } figcaption { color: #444; font-size: .85rem; }
@@ -53,16 +54,11 @@ class Page:
 
     def table(self, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> Page:
         """Rows as a table that scrolls; numbers to four significant digits."""
-        if not rows:
-            return self.text("(no rows)")
-        names = list(rows[0]) if columns is None else list(columns)
-        left = [isinstance(rows[0].get(name), str) for name in names]
-        head = "".join(f"<th{_side(text)}>{escape(name.replace('_', ' '))}</th>" for name, text in zip(names, left, strict=True))
-        body = "".join(
-            "<tr>" + "".join(f"<td{_side(text)}>{escape(cell(row.get(n)))}</td>" for n, text in zip(names, left, strict=True)) + "</tr>\n"
-            for row in rows
-        )
-        return self._add(f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table></div>')
+        return self._add(f'<div class="scroll">{html_table(rows, columns)}</div>' if rows else "<p>(no rows)</p>")
+
+    def points(self, lines: Sequence[str]) -> Page:
+        """A numbered list."""
+        return self._add("<ol>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ol>")
 
     def figure(self, svg: str, caption: str) -> Page:
         """A picture with words below it, which also stand in for it where pictures are not seen."""
@@ -96,16 +92,3 @@ class Page:
 def versions() -> str:
     """What computed the numbers."""
     return f"kpu_jax {__version__}, jax {version('jax')}, numpy {version('numpy')}, Python {platform.python_version()}"
-
-
-def cell(value: Any) -> str:
-    """A value as text: numbers to four significant digits, whole ones in full."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{int(value):,}" if value.is_integer() and abs(value) < 1e15 else f"{value:,.4g}"
-    return f"{value:,}" if isinstance(value, int) else "" if value is None else str(value)
-
-
-def _side(text: bool) -> str:
-    return ' class="text"' if text else ""

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from kpu_jax.analysis import layer_table
-from kpu_jax.analysis.bounds import bounds
-from kpu_jax.analysis.roofline import roofline
-from kpu_jax.base.errors import KPUError
+from kpu_jax.analysis import PerformanceAnalyzer, bounds, layer_table, roofline
+from kpu_jax.analysis.performance_analyzer import CRITICAL
 from kpu_jax.hardware import KPUConfig
 from kpu_jax.mapping import Mapping
 from kpu_jax.model.report import Report
@@ -34,7 +32,7 @@ def run_page(title: str, chip: KPUConfig, workload: Workload, mappings: Mapping,
         svg_of,
     )
 
-    report.check()
+    found = PerformanceAnalyzer().analyze(report, chip=chip, workload=workload, mapping=mappings)
     rows = layer_table(workload, report, mappings)
     page = Page(title, f"{len(workload):,} operations in {workload.rows:,} distinct rows, {workload.macs.sum():,} multiply-adds")
     page.section("Summary").table(_summary(chip, workload, report))
@@ -42,8 +40,11 @@ def run_page(title: str, chip: KPUConfig, workload: Workload, mappings: Mapping,
         "Cycles are exact for these mappings (the same as walking the schedule block by block); energy and area are modelled, "
         "with the constants of the chip's technology. Mappings are the best of a stated set."
     )
-    page.section("Where the time goes")
-    page.figure(svg_of(plot_performance(report, workload.row_names)), "Time of each row; fill: the engine class that is held longest.")
+    page.section("What would help").points(found.advice or ["Nothing stands out: the multipliers are busy, and little is moved twice."])
+    page.section("Where the time goes").table(found.tables["where the cycles go"])
+    page.text("What is on the critical path (the gradient of the exact time; the parts add up), and what twice as fast would give:")
+    page.table(found.tables[CRITICAL])
+    page.figure(svg_of(plot_performance(report, workload.row_names)), "Time of each row; fill: the engine class that binds it.")
     if (workload.compute_rows).any():
         roofs = svg_of(plot_roofline(roofline(chip, workload, report)))
         page.figure(roofs, "Operations under the roofs of the memory levels: how far each is from what its level allows.")
@@ -55,8 +56,10 @@ def run_page(title: str, chip: KPUConfig, workload: Workload, mappings: Mapping,
         page.figure(svg_of(plot_memory_heatmap(program, timeline)), "Bytes that each place of the memories holds over time.")
     page.section("Where the energy goes")
     page.figure(svg_of(plot_energy_breakdown(report)), "Energy by memory level and kind of action.")
+    page.table(found.tables["traffic"])
     page.figure(svg_of(plot_memory_heatmap(report)), "Bytes read and written by memory level and operand.")
-    page.section("Operations").table(rows)
+    page.section("Operations").text("The slowest next to what no schedule on this chip can beat:")
+    page.table(found.tables["against the least possible"]).text("All of them, and their mappings:").table(rows)
     if len(workload) > 1:
         page.figure(svg_of(plot_graph(workload)), "Which operation reads which.")
     page.section("Configuration").pre(str(chip), "All fields of the chip").pre(str(chip.technology), "All constants of its technology")
@@ -80,23 +83,19 @@ def _macs_per_pe(chip: KPUConfig, workload: Workload) -> float:
 
 
 def _summary(chip: KPUConfig, workload: Workload, report: Report) -> list[dict[str, Any]]:
-    try:
-        least = bounds(chip, workload, report)
-    except KPUError:
-        least = None
+    least = bounds(chip, workload, report)
     lines = [
         ("time", report.seconds * 1e3, "ms"),
         ("cycles", report.cycles, "fabric cycles"),
+        ("... at least, for any schedule", least.least_cycles.sum(), "fabric cycles"),
         ("... at least, for this schedule", report.cycles_bound, "fabric cycles"),
         ("energy", report.energy_pj * 1e-9, "mJ"),
         ("energy x delay", report.edp, "J s"),
         ("mean power", report.power_w, "W"),
         ("utilization of the multipliers", 100 * report.utilization, "%"),
         ("external traffic", sum(report.traffic["dram"].values()), "byte"),
+        ("... at least, for any schedule", least.least_bytes.sum(), "byte"),
         ("area of the chip", report.area_mm2, "mm²"),
         ("TDP of the chip, estimated", report.tdp_w, "W"),
     ]
-    if least is not None:
-        lines[3:3] = [("... at least, for any schedule", least.least_cycles.sum(), "fabric cycles")]
-        lines[-2:-2] = [("... at least, for any schedule", least.least_bytes.sum(), "byte")]
     return [{"quantity": name, "value": float(value), "unit": unit} for name, value, unit in lines]

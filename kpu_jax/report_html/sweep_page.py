@@ -7,14 +7,15 @@ import io
 from pathlib import Path
 from typing import Any
 
+from kpu_jax.analysis.sweep_analysis import OF_OBJECTIVE, field_advice, field_table
 from kpu_jax.base.errors import KPUError, shown
+from kpu_jax.base.tables import Row
 from kpu_jax.base.text import number_or_text
 from kpu_jax.hardware import load_config
 from kpu_jax.report_html.page import Page
 
 MOST_BYTES = 64 * 2**20
 MOST_ROWS = 500  # of a table in the page: more would not be read
-Row = dict[str, Any]
 
 
 def sweep_page(folder: Path, command: str = "") -> Page:
@@ -34,9 +35,14 @@ def sweep_page(folder: Path, command: str = "") -> Page:
     page = Page(f"Sweep: {folder.resolve().name}", lead)
     page.section("Best chips").table([_best(kept, name, column) for name, column in (
         ("latency", "latency_ms"), ("energy", "energy_mj"), ("energy x delay", "edp_js"), ("area", "area_mm2"))])  # fmt: skip
+    fields = fields_of(kept)
+    objective = _objective(kept)
+    decided = field_table(kept, OF_OBJECTIVE[objective], fields)
+    page.section("What decides").points(field_advice(decided) or ["No field varies by itself among these chips."])
+    page.text(f"By how much the best chip with another value is worse in {objective}, among the chips timed exactly:").table(decided)
     page.section("What is possible")
     page.figure(svg_of(plot_pareto(rows)), "Latency against energy of every chip timed exactly; colour: area.")
-    if fields := fields_of(kept):
+    if fields:
         page.figure(svg_of(plot_sweep(rows)), "Each line a chip: its fields, and what it takes.")
         for field in fields[:6]:
             slices = svg_of(plot_sweep(rows, kind="slice", field=field))
@@ -83,6 +89,12 @@ def read_rows(file: Path, wanted: tuple[str, ...]) -> list[Row]:
 
 def _value(text: str) -> Any:
     return text == "True" if text in ("True", "False") else number_or_text(text)
+
+
+def _objective(kept: list[Row]) -> str:
+    """What the sweep minimised: its table begins with the best row."""
+    least = {name: min(row.get(column, float("inf")) for row in kept) for name, column in OF_OBJECTIVE.items()}
+    return next((name for name in ("edp", "latency", "energy") if kept[0].get(OF_OBJECTIVE[name]) == least[name]), "edp")
 
 
 def _best(rows: list[Row], name: str, column: str) -> Row:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from kpu_jax.base.errors import KPUError
+from kpu_jax.base.errors import KPUError, shown
 from kpu_jax.hardware.dictionary import config_from_dict
 from kpu_jax.utilities import records
 from kpu_jax.utilities.records import Row
@@ -82,6 +82,8 @@ def _deepen(row: Row) -> dict[str, Any]:
         node = deep
         for section in sections:
             node = node.setdefault(section, {})
+            if not isinstance(node, dict):
+                raise KPUError(f"column {shown(path)} lies below {section}, which is a number of its own")
         node[name] = value.item() if isinstance(value, np.generic) else value
     return deep
 

@@ -9,7 +9,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from kpu_jax.base.errors import KPUError, shown
+from kpu_jax.base.errors import MAX_DIMENSION, KPUError, check_number, shown
 from kpu_jax.workload.dtypes import NumberFormat, parse_dtype
 
 _DTYPES: dict[str, Any] = {
@@ -62,12 +62,16 @@ def to_bytes(array: Any, dtype: Any, *, rounding: str = "nearest") -> np.ndarray
 def from_bytes(data: Any, dtype: Any, shape: Sequence[int]) -> np.ndarray:
     """The array of `shape` that `to_bytes` turned into `data`, in the dtype of `numpy_dtype`; exact.
 
-    Raises `KPUError` if the bytes are not as many as the shape needs.
+    Raises `KPUError` for what are no bytes, for a shape that is no list of sizes, and if the bytes are not as many as
+    the shape needs.
     """
     fmt = parse_dtype("dtype", dtype)
+    if isinstance(shape, str) or not isinstance(shape, Sequence):
+        raise KPUError(f"shape must be a list of sizes [elements], got {shown(shape)}")
+    shape = [int(check_number("shape", n, "elements", high=MAX_DIMENSION, integer=True)) for n in shape]
     count = math.prod(shape)
     packed = isinstance(data, (bytes, bytearray, memoryview))
-    raw = np.frombuffer(bytes(data), np.uint8) if packed else np.asarray(data, np.uint8).reshape(-1)
+    raw = np.frombuffer(bytes(data), np.uint8) if packed else _bytes(data)
     needed = -(-count * fmt.bits // 8)
     if len(raw) != needed:
         raise KPUError(f"an array of shape {tuple(shape)} in {fmt.name} is {needed} [byte], got {len(raw)}")
@@ -77,6 +81,18 @@ def from_bytes(data: Any, dtype: Any, shape: Sequence[int]) -> np.ndarray:
             nibbles = np.where(nibbles > 7, nibbles | 0xF0, nibbles).astype(np.uint8)
         return np.ascontiguousarray(nibbles).view(numpy_dtype(fmt)).reshape(shape)
     return raw.copy().view(numpy_dtype(fmt)).reshape(shape)
+
+
+def _bytes(data: Any) -> np.ndarray:
+    """A flat array or list of bytes as uint8."""
+    try:
+        wide = np.asarray(data)
+        raw = wide.astype(np.uint8).reshape(-1)
+    except (TypeError, ValueError, OverflowError):
+        raise KPUError(f"data must be bytes, got {shown(data)}") from None
+    if wide.size and (wide.dtype.kind not in "iu" or (wide.reshape(-1) != raw).any()):
+        raise KPUError(f"data must be bytes, integers from 0 to 255, got {shown(data)}")
+    return raw
 
 
 def _numpy(array: Any) -> np.ndarray:

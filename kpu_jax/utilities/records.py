@@ -10,17 +10,19 @@ from typing import Any
 import jax
 import numpy as np
 
-from kpu_jax.analysis.tables import sweep_table
 from kpu_jax.base.errors import KPUError, nearest, shown
 from kpu_jax.base.pytree import build, is_traced
+from kpu_jax.base.tables import Row
 from kpu_jax.explore.sweep import SweepResult
+from kpu_jax.explore.sweep_table import sweep_table
 from kpu_jax.hardware import KPUConfig
 from kpu_jax.hardware.dictionary import config_from_dict, config_to_dict
 from kpu_jax.mapping import Mapping as Schedule
+from kpu_jax.model.bound import ENGINES
 from kpu_jax.model.report import Report
+from kpu_jax.model.traffic import LEVELS, OPERANDS
 from kpu_jax.workload import FIELDS, HostWork, Node, Op, Origin, Tensor, Workload, check_op
 
-Row = dict[str, Any]
 KINDS = ("workload", "config", "mapping", "report", "table")
 
 
@@ -60,8 +62,8 @@ def from_dict(values: Any) -> Any:
         return _READ[kind](values)
     except KPUError as error:
         raise KPUError(f"{kind}: {error}") from None
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
-        raise KPUError(f"{kind}: not whole or mistyped: {type(error).__name__}: {error}") from None
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError) as error:
+        raise KPUError(f"{kind}: not whole or mistyped: {type(error).__name__}: {error!s:.200}") from None
 
 
 # -- leaves: float, or nested lists of floats for stacks; numbers that JSON has no word for as text
@@ -197,9 +199,19 @@ def report_from_dict(values: Mapping[str, Any]) -> Report:
     unknown, missing = sorted(set(values) - names), sorted(names - {"per_op"} - set(values))
     if unknown or missing:
         raise KPUError(f"unknown fields {unknown}, missing fields {missing}")
+    for name in ("reads", "writes"):
+        _check_keys(name, values[name], LEVELS)
+        for level in LEVELS:
+            _check_keys(f"{name}.{level}", values[name][level], OPERANDS)
+    _check_keys("busy", values["busy"], ENGINES)
     per_op = values.get("per_op")
     fields = {k: _nested(v) for k, v in values.items() if k != "per_op"}
     return build(Report, **fields, per_op=None if per_op is None else report_from_dict(per_op))
+
+
+def _check_keys(name: str, given: Any, keys: Sequence[str]) -> None:
+    if not isinstance(given, Mapping) or set(given) != set(keys):
+        raise KPUError(f"{name} must hold {', '.join(keys)}, got {shown(given)}")
 
 
 def _nested(value: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from kpu_jax.base.errors import KPUError, check_choice, check_number, nearest, shown
+from kpu_jax.base.errors import KPUError, check_choice, check_number, shown
 from kpu_jax.base.files import file_path, read_text
 from kpu_jax.hardware import KPUConfig, preset
 from kpu_jax.hardware.derived import external_bytes_per_second
@@ -84,13 +84,13 @@ def config_from_scale_sim(path: str | os.PathLike[str], *, word_bytes: float = 1
     Raises `KPUError` naming the file, the section, the key and what is allowed.
     """
     file = file_path(path)
-    parser = configparser.ConfigParser()
+    parser = configparser.ConfigParser(interpolation=None)
     try:
         parser.read_string(read_text(file))
     except configparser.Error as error:
-        raise KPUError(f"{file}: not a SCALE-Sim configuration: {' '.join(str(error).split())}") from None
+        raise KPUError(f"{file}: not a SCALE-Sim configuration: {' '.join(str(error).split())[:200]}") from None
     if "architecture_presets" not in parser:
-        raise KPUError(f"{file}: the section [architecture_presets] is missing: {nearest('architecture_presets', parser.sections())}")
+        raise KPUError(f"{file}: the section [architecture_presets] is missing; the file has {shown(parser.sections())}")
     section = parser["architecture_presets"]
 
     def number(key: str, unit: str) -> float:

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from kpu_jax.base.errors import KPUError
-from kpu_jax.model.report import Report
-from kpu_jax.visualization.results import check_report, entries_of
-from kpu_jax.visualization.style import INK, MOST_BARS, legend_of, look, looks, new_axes, short, titled, unit_for
+from kpu_jax.base.errors import KPUError, shown
+from kpu_jax.base.units import unit_for
+from kpu_jax.model.report import Report, check_report
+from kpu_jax.visualization.results import entries_of
+from kpu_jax.visualization.style import INK, MOST_BARS, legend_of, look, looks, new_axes, short, titled
 
 WHAT = "plot_energy_breakdown"
 NAMES = {
@@ -38,7 +39,7 @@ def plot_energy_breakdown(results: Report | Any, names: Sequence[str] | None = N
     Returns the Axes. Raises `KPUError` for no reports, infeasible ones, unnamed ones of different workloads, and
     names that do not fit.
     """
-    entries = {name: check_report(WHAT, r, name) for name, r in entries_of(WHAT, results, names).items()}
+    entries = {name: check_report(f"{WHAT}: entry {shown(name)}", r) for name, r in entries_of(WHAT, results, names).items()}
     unknown = {part for report in entries.values() for part in report.energy} - set(NAMES)
     table = {
         name: {part: float(np.asarray(report.energy[part])) * 1e-12 for part in [*NAMES, *sorted(unknown)] if part in report.energy}

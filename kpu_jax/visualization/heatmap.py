@@ -11,12 +11,12 @@ from matplotlib.colors import LogNorm
 
 from kpu_jax.analysis.occupancy import movement, occupancy
 from kpu_jax.base.errors import KPUError, check_choice, check_number, is_number
+from kpu_jax.base.units import unit_for
 from kpu_jax.machine import Activity, Run
-from kpu_jax.model.report import Report
+from kpu_jax.model.report import Report, check_report
 from kpu_jax.model.traffic import LEVELS, OPERANDS
 from kpu_jax.program import Program, Timeline
-from kpu_jax.visualization.results import check_report
-from kpu_jax.visualization.style import SEQUENTIAL, new_axes, titled, unit_for
+from kpu_jax.visualization.style import SEQUENTIAL, new_axes, titled
 
 WHAT = "plot_memory_heatmap"
 SHOWS = ("occupancy", "movement")

@@ -10,10 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 
 from kpu_jax.base.errors import KPUError, check_choice
+from kpu_jax.base.units import unit_for
 from kpu_jax.model.bound import ENGINES
-from kpu_jax.model.report import Report
-from kpu_jax.visualization.results import MEASURES, check_report, curve_of, entries_of, value_of
-from kpu_jax.visualization.style import ENGINE_LOOKS, FAINT, INK, MOST_BARS, legend_of, look, new_axes, short, titled, unit_for
+from kpu_jax.model.report import Report, check_report
+from kpu_jax.visualization.results import MEASURES, curve_of, entries_of, value_of
+from kpu_jax.visualization.style import ENGINE_LOOKS, FAINT, INK, MOST_BARS, legend_of, look, new_axes, short, titled
 
 WHAT = "plot_performance"
 MOST_CURVES = 8
@@ -22,7 +23,7 @@ MOST_CURVES = 8
 def plot_performance(results: Any, names: Sequence[str] | None = None, ax: Axes | None = None, *, measure: str = "seconds") -> Axes:
     """Bars or scaling curves of results, by what they are:
 
-    - the report of a `Workload`: time of each of its rows; fill: the engine class that is held longest; the figure at a bar
+    - the report of a `Workload`: time of each of its rows; fill: the engine class that binds it; the figure at a bar
       is the utilization of the fabric. Of more than 40 rows the longest are shown and the others summed up.
       `names`: one per row (`workload.row_names`).
     - a list of reports, or a dict {name: result}: one bar each. A result is a report, a number (seconds), or a dict
@@ -77,7 +78,7 @@ def _rows(report: Report, names: Sequence[str] | None, ax: Axes | None) -> Axes:
     time, energy = unit_for([report.seconds], "s"), unit_for([report.energy_pj * 1e-12], "J")
     whole = f"{report.seconds * time.factor:,.4g} {time.name}, {report.energy_pj * 1e-12 * energy.factor:,.4g} {energy.name}"
     titled(ax, whole, cut)
-    legend_of(ax, {f"held longest: {e.replace('_', ' ')}": ENGINE_LOOKS[e] for e in ENGINES if e in held})
+    legend_of(ax, {f"bound by: {e.replace('_', ' ')}": ENGINE_LOOKS[e] for e in ENGINES if e in held})
     ax.margins(x=0.08)
     return ax
 
@@ -134,7 +135,7 @@ def _curves(curves: dict[str, np.ndarray], measure: str, ax: Axes | None) -> Axe
         sizes, place = np.unique(everything[:, 0], return_inverse=True)
         middle = [np.median(everything[place == i, 1]) for i in range(len(sizes))]
         ax.plot(sizes, np.array(middle) * factor, "o-", color=look(0).colour, label="median at each size")
-        ax.legend(fontsize=8)
+        ax.legend(fontsize=8, loc="upper left")
         titled(ax, f"{len(curves):,} series", "thin lines: every series")
     ax.autoscale_view()
     for axis, column in (("x", everything[:, 0]), ("y", everything[:, 1])):

@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kpu_jax.base.errors import KPUError, check_choice, check_number, is_number, shown
-from kpu_jax.base.pytree import is_traced
-from kpu_jax.model.report import Report
+from kpu_jax.model.report import Report, check_report
 
 
 class Measure(NamedTuple):
@@ -32,18 +31,6 @@ MEASURES = {
 ACCEPTED = (
     "a report of kpu.simulate, a list of reports, or a dict {name: report, seconds, {measure: number} or {size: any of these}}"
 )
-
-
-def check_report(what: str, report: Any, name: str = "") -> Report:
-    """A concrete, feasible report of one simulation, or a `KPUError` that names the plot, the entry and the remedy."""
-    entry = f" of entry {shown(name)}" if name else ""
-    if not isinstance(report, Report):
-        raise KPUError(f"{what} needs reports of kpu.simulate, got {type(report).__name__}{entry}")
-    if is_traced(report) or np.ndim(report.cycles):
-        raise KPUError(f"{what}: the report{entry} is stacked or traced: plot them one by one, jax.tree.map(lambda v: v[i], r)")
-    if float(report.status_code):
-        raise KPUError(f"{what}: the report{entry} is infeasible ({report.status}): leave it out, or change the mapping")
-    return report
 
 
 def entries_of(what: str, results: Any, names: Sequence[str] | None = None) -> dict[str, Any]:
@@ -78,7 +65,7 @@ def value_of(what: str, name: str, entry: Any, measure: str) -> float:
             raise KPUError(f"{what}: entry {shown(name)} has no {measure!r}, only {has}: choose another measure=, of {', '.join(MEASURES)}")
         number = entry[measure]
     elif isinstance(entry, Report):
-        check_report(what, entry, name)
+        check_report(f"{what}: entry {shown(name)}", entry)
         number = 2e-9 * entry.macs / entry.seconds if measure == "gflops" else getattr(entry, measure)
     elif is_number(entry) and measure == "seconds":
         number = entry

@@ -7,7 +7,8 @@ from matplotlib.axes import Axes
 
 from kpu_jax.analysis.roofline import Roofline
 from kpu_jax.base.errors import KPUError
-from kpu_jax.visualization.style import INK, look, new_axes, plain_log_ticks, short, titled, unit_for
+from kpu_jax.base.units import unit_for
+from kpu_jax.visualization.style import INK, look, new_axes, plain_log_ticks, short, titled
 
 NAMES = {"host": "host link", "dram": "external memory", "l3": "L3 (block movers)", "l2": "L2 (streamers)"}
 MOST_NAMED = 6

@@ -24,8 +24,6 @@ SEQUENTIAL = "cividis"  # rises evenly in lightness, so it reads the same in gre
 INK, FAINT = "#222222", "#BBBBBB"
 MOST_BARS = 40  # beyond, labels would overlap: the rest is summed up or shown as a curve
 
-_PREFIXES = {-15: "f", -12: "p", -9: "n", -6: "u", -3: "m", 0: "", 3: "k", 6: "M", 9: "G", 12: "T", 15: "P"}
-
 
 class Look(NamedTuple):
     """How one category is drawn, in colour and without."""
@@ -52,30 +50,12 @@ def looks(names: Iterable[str]) -> dict[str, Look]:
     return {name: look(i) for i, name in enumerate(names)}
 
 
-ENGINE_LOOKS = looks((*ENGINES, "vector"))
+ENGINE_LOOKS = looks(ENGINES)
 
 
 def new_axes(ax: Axes | None, width: float, height: float) -> Axes:
     """`ax`, or the axes of a new figure of this size [inch] that makes room for its labels."""
     return plt.subplots(figsize=(width, height), layout="constrained")[1] if ax is None else ax
-
-
-class Unit(NamedTuple):
-    """A unit with its prefix: shown value = value x `factor`."""
-
-    factor: float
-    name: str
-
-
-def unit_for(values: Any, unit: str) -> Unit:
-    """The prefixed `unit` in which the largest of `values` reads as 1 to 1000; values that are not finite do not count."""
-    array = np.abs(np.asarray(values, float))
-    most = float(np.max(array[np.isfinite(array)], initial=0.0))
-    power = 0 if most == 0 else 3 * math.floor(math.log10(most) / 3 + 1e-9)
-    power = min(max(power, min(_PREFIXES)), max(_PREFIXES))
-    if unit == "cycles":  # a count, which has no small prefixes
-        power = 0 if power < 6 else power
-    return Unit(10.0**-power, f"{_PREFIXES[power]}{unit}" if unit != "cycles" or not power else f"10^{power} cycles")
 
 
 def short(text: str, most: int = 26) -> str:

@@ -9,8 +9,8 @@ import numpy as np
 
 from kpu_jax.analysis import sweep_table
 from kpu_jax.base.errors import KPUError, is_number, nearest, shown
+from kpu_jax.base.units import name_and_unit, unit_for
 from kpu_jax.explore.sweep import SweepResult
-from kpu_jax.visualization.style import unit_for
 
 Row = Mapping[str, Any]
 
@@ -31,7 +31,6 @@ RESULTS = {
 }
 """Column -> (what it is, its SI unit, what one of the table is in it; None: the unit takes no prefix)."""
 _NO_FIELD = {*RESULTS, "chip", "mapped_for", "pareto", "meets"}
-_UNITS = {"mhz": "MHz", "gbps": "GB/s", "kb": "KB", "mb": "MB", "ns": "ns", "bytes": "byte", "pj": "pJ", "v": "V"}
 
 
 def rows_of(what: str, result: Any) -> list[Row]:
@@ -79,6 +78,5 @@ def shown_column(rows: Sequence[Row], name: str) -> tuple[np.ndarray, str]:
 
 
 def _field_label(name: str) -> str:
-    unit = _UNITS.get(name.rsplit(".", 1)[-1].rsplit("_", 1)[-1], "count")
-    stem = name.rsplit("_", 1)[0] if unit != "count" else name
-    return f"{stem.rsplit('.', 1)[-1].replace('_', ' ')} [{unit}]"
+    stem, unit = name_and_unit(name.rsplit(".", 1)[-1])
+    return f"{stem} [{unit or 'count'}]"

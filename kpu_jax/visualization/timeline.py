@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
+from kpu_jax.analysis.run_analysis import check_run
 from kpu_jax.base.errors import KPUError, check_number
-from kpu_jax.base.pytree import is_traced
+from kpu_jax.base.units import unit_for
 from kpu_jax.program import Engine, Timeline, Wait
-from kpu_jax.visualization.style import INK, Look, legend_of, look, new_axes, titled, unit_for
+from kpu_jax.visualization.style import INK, Look, legend_of, look, new_axes, titled
 
 MOST_INTERVALS = 1500  # beyond, bars would be thinner than a pixel
 BINS = 240
@@ -32,8 +33,7 @@ def plot_timeline(timeline: Timeline, ax: Axes | None = None, *, start: float = 
     window each lane shows the shares of its time in 240 equal parts of the window instead. Returns the Axes.
     Raises `KPUError` for anything but a concrete timeline of one run, for one without instructions, and an empty window.
     """
-    if not isinstance(timeline, Timeline) or is_traced(timeline) or np.ndim(timeline.makespan):
-        raise KPUError(f"plot_timeline needs the timeline of kpu.program.execute(chip, program), got {type(timeline).__name__}")
+    check_run("plot_timeline", timeline)
     makespan = float(timeline.makespan)
     low = check_number("start", start, "fabric cycles")
     high = makespan if end is None else check_number("end", end, "fabric cycles", low=low, low_open=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,3 +32,8 @@ def pad_rows(ops: Op, length: int | None = None) -> Op:
         xp = jnp if isinstance(leaf, jax.Array) else np
         out[name] = xp.concatenate([leaf, xp.full(missing, blank[name], leaf.dtype)])
     return build(Op, **out)
+
+
+def repeat_last(tree: Any, length: int) -> Any:
+    """NumPy leaves [row] with the last row repeated up to `length`: what goes with operations that `pad_rows` appended."""
+    return jax.tree.map(lambda v: np.pad(v, (0, length - len(v)), mode="edge"), tree)

@@ -13,10 +13,11 @@ from jaxtyping import ArrayLike, Int
 
 from kpu_jax.base.errors import KPUError, check_number, nearest, shown
 from kpu_jax.base.pytree import build
+from kpu_jax.base.tables import Sheet, Shown
 from kpu_jax.workload.op import FIELDS, VECTOR, Op, leaves
 from kpu_jax.workload.origin import HostWork, Origin
 from kpu_jax.workload.padding import pad_rows
-from kpu_jax.workload.summary import table_text
+from kpu_jax.workload.summary import workload_sheet
 from kpu_jax.workload.validation import check_op
 
 MAX_ROWS = 2**20  # operations of one workload: networks have thousands, and each is an object on the host
@@ -34,7 +35,7 @@ class Node(NamedTuple):
 
 @jax.tree_util.register_pytree_with_keys_class
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Workload:
+class Workload(Shown):
     """Operations in execution order, stored as distinct rows with counts.
 
     Made by `from_ops` or by a front end; the constructor itself does not check. Two lengths: `rows` distinct
@@ -218,10 +219,11 @@ class Workload:
     def __hash__(self) -> int:
         return hash((self.names, self.row_of, self.ops))
 
-    def __repr__(self) -> str:
-        away = [f"\non the host: {h.name} ({h.reason}), {h.repeats:g} times {h.bytes_to_host:,.0f} B there, "
+    def sheet(self) -> Sheet:
+        """What prints: a line per row, and the work that the host does."""
+        away = [f"on the host: {h.name} ({h.reason}), {h.repeats:g} times {h.bytes_to_host:,.0f} B there, "
                 f"{h.bytes_from_host:,.0f} B back" for h in self.host_work]  # fmt: skip
-        return table_text(self.ops, self.names, self.row_of) + "".join(away)
+        return workload_sheet(self.ops, self.names, self.row_of, away)
 
     def _singles(self) -> list[Op]:
         """One op of count 1 per row."""

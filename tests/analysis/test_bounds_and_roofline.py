@@ -70,5 +70,5 @@ def test_bad_input_is_named():
     misfit = kpu.simulate(CHIP, huge, kpu.Mapping(l3_tile=(4096, 4096, 4096), l2_tile=(64, 64, 64)), timing="bound")
     with pytest.raises(kpu.InfeasibleError, match="does not fit"):
         bounds(CHIP, huge, misfit)
-    with pytest.raises(kpu.KPUError, match="Report"):
+    with pytest.raises(kpu.KPUError, match="needs a report"):
         roofline(CHIP, huge, {"cycles": 1})

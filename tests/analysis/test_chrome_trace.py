@@ -35,9 +35,9 @@ def test_every_instruction_that_takes_time_is_an_event(tmp_path):
 
 
 def test_bad_input_is_named_and_leaves_nothing(tmp_path):
-    with pytest.raises(kpu.KPUError, match="Timeline"):
+    with pytest.raises(kpu.KPUError, match="needs the timeline"):
         write_chrome_trace(3, tmp_path / "x.json")
-    with pytest.raises(kpu.KPUError, match="program: must be"):
+    with pytest.raises(kpu.KPUError, match="the program must be"):
         write_chrome_trace(TIMELINE, tmp_path / "x.json", program=3)
     with pytest.raises(kpu.KPUError, match="fabric_mhz"):
         write_chrome_trace(TIMELINE, tmp_path / "x.json", fabric_mhz=0)

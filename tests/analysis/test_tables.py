@@ -37,7 +37,7 @@ def test_a_report_of_something_else_is_refused():
 def test_text_and_csv(tmp_path):
     rows = [{"name": "a", "x": 1.0, "ok": True, "n": 3}, {"name": "bb", "x": 123456.789, "ok": False, "n": 10}]
     lines = text_table(rows).splitlines()
-    assert lines[0].split() == ["name", "x", "ok", "n"] and lines[2].split() == ["bb", "1.235e+05", "no", "10"]
+    assert lines[0].split() == ["name", "x", "ok", "n"] and lines[2].split() == ["bb", "123,457", "no", "10"]
     assert len({len(line) for line in lines}) == 1 and text_table([]) == "(no rows)"
     write_csv(rows, tmp_path / "t.csv")
     assert float(list(csv.DictReader((tmp_path / "t.csv").open()))[1]["x"]) == 123456.789

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import functools
+import sys
 
 import jax
 import numpy as np
+import pyarrow.parquet
 import pytest
 
 import kpu_jax as kpu
-from kpu_jax.explore import screening as module
+from kpu_jax.explore import blocks, every_chip
+from kpu_jax.explore import fold as module
+from kpu_jax.explore.blocks import Blocks
 from kpu_jax.explore.limits import OBJECTIVES
-from kpu_jax.explore.screening import Blocks, evaluate_range
+from kpu_jax.explore.screening import evaluate_range
 from kpu_jax.mapping.proposals import SWEEP_STRATEGIES, propose
+from kpu_jax.model.costs import total_area_mm2
 
 STRATEGIES = SWEEP_STRATEGIES[::6]
 FIELDS = {
@@ -21,6 +26,11 @@ FIELDS = {
     "clocks.fabric_mhz": [500, 1000],
     "external_memory.bandwidth_gbps": [5, 50, 100],
 }
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(blocks, "BLOCK_EVALUATIONS", 6 * 4 * len(STRATEGIES))  # six blocks of the space
 
 
 @functools.cache
@@ -83,6 +93,13 @@ def test_any_cut_gives_the_same_summary(cuts):
         np.testing.assert_array_equal(total.best[name], whole.best[name])
 
 
+@pytest.mark.parametrize("count", [2, 3])
+def test_the_number_of_devices_does_not_change_a_bit(count):
+    one, more = summary(), summary(devices=jax.local_devices()[:1] * count)
+    for name, values in one.arrays().items():
+        assert values.tobytes() == more.arrays()[name].tobytes(), name
+
+
 def test_blocks_hold_every_chip_once_and_are_ranges():
     for shape in (Blocks(4, 5, 10, 5), Blocks(1, 3, 7, 8), Blocks(1, 1, 1, 1), Blocks(3, 2, 3, 2)):
         chips = shape.of_geometries * shape.of_speeds
@@ -91,7 +108,8 @@ def test_blocks_hold_every_chip_once_and_are_ranges():
         for start, stop in ((0, chips), (chips // 2, chips), (chips // 3, chips // 3 + 1)):
             held: list[int] = []
             for block in shape.over(start, stop):
-                geometry, speed = shape.indices(block)
+                first = shape.first(block)
+                geometry, speed = first[0] + np.arange(shape.geometries), first[1] + np.arange(shape.speeds)
                 ids = geometry[:, None] * shape.of_speeds + speed
                 real = ids[(geometry < shape.of_geometries)[:, None] & (speed < shape.of_speeds)]
                 assert real.tolist() == list(range(edges[block], edges[block + 1]))
@@ -143,9 +161,66 @@ def test_nobody_keeps_the_limits():
 
 
 def test_limits_that_no_exact_time_keeps(monkeypatch):
-    monkeypatch.setattr(module, "floors", lambda totals, limits: {o: np.zeros(len(totals.seconds)) for o in OBJECTIVES})
-    with pytest.raises(kpu.KPUError, match="most promising chips keeps the limits by exact time; the nearest is chip"):
-        kpu.sweep(space(), net(), constraints={"seconds": 1e-9}, retime_chips=2)
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "floors", lambda totals, limits: {o: np.zeros(len(totals.seconds)) for o in OBJECTIVES})
+        module.fold.clear_cache()  # compiled with the real floors
+        with pytest.raises(kpu.KPUError, match="most promising chips keeps the limits by exact time; the nearest is chip.*seconds binds"):
+            kpu.sweep(space(), net(), constraints={"seconds": 1e-9}, retime_chips=2)
+    module.fold.clear_cache()
+
+
+def test_the_table_and_the_grid_hold_every_chip(tmp_path, monkeypatch):
+    file, limits = tmp_path / "all.parquet", {"power_w": 1.0}
+    monkeypatch.setattr(every_chip, "ROWS_AT_ONCE", 7)
+    arguments = {"objective": "latency", "constraints": limits}
+    found = kpu.sweep(space(), net(), retime_chips=1, table=file, **arguments)
+    read = pyarrow.parquet.ParquetFile(file)
+    table = read.read()
+    rows = {name: column.to_numpy() for name, column in zip(table.column_names, table.columns, strict=True)}
+    assert read.num_row_groups > 3 and rows["chip"].tolist() == list(range(len(space())))
+    assert table.schema.field("clocks.fabric_mhz").metadata[b"unit"] == b"MHz"
+    chips = space().chips(rows["chip"])
+    for path, values in space().values(rows["chip"]).items():
+        np.testing.assert_array_equal(rows[path], values)
+    np.testing.assert_allclose(rows["area_mm2"], total_area_mm2(chips), rtol=1e-5)
+    np.testing.assert_allclose(rows["power_w"] * rows["seconds"], rows["energy_pj"] * 1e-12, rtol=1e-12)
+    np.testing.assert_array_equal(rows["meets"], rows["power_w"] <= 1.0)
+    assert 0 < rows["meets"].sum() < len(space())
+    for floor, chip in found.summary.best["latency"]:  # a power limit raises some floors
+        assert floor >= rows["seconds"][int(chip)] * (1 - 1e-4) and (floor <= rows["seconds"][int(chip)] or not rows["meets"][int(chip)])
+    grid = kpu.sweep_dataset(space(), net(), **arguments)
+    assert dict(grid.sizes) == {path: len(values) for path, values in FIELDS.items()} and grid.seconds.attrs["units"] == "s"
+    for name in ("seconds", "energy_pj", "edp_js", "power_w", "area_mm2", "tdp_w", "meets"):
+        np.testing.assert_array_equal(grid[name].values.ravel(), rows[name])
+    one = dict(space().values([17]).items())
+    assert float(grid.edp_js.sel({path: v[0] for path, v in one.items()})) == rows["edp_js"][17]
+    some = kpu.sweep_dataset(kpu.Space(FIELDS, where=["l2.bank_count <= 4 * tile_count"]), net(), **arguments)
+    allowed = (some["on_chip_memory.l2.bank_count"] <= 4 * some["compute.tile_count"]).broadcast_like(some.seconds)
+    np.testing.assert_array_equal(some.seconds.where(allowed), grid.seconds.where(allowed))
+    assert np.isnan(some.seconds.values[~allowed.values]).all() and not some.meets.values[~allowed.values].any()
+
+
+def test_a_table_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
+    file = tmp_path / "all.parquet"
+    file.write_text("mine")
+    full = OSError(28, "No space left on device")
+    with monkeypatch.context() as patched:
+        patched.setattr(pyarrow.parquet.ParquetWriter, "write_table", lambda *a: (_ for _ in ()).throw(full))
+        with pytest.raises(kpu.KPUError, match="all.parquet: cannot be written: No space left on device; no table was written"):
+            kpu.sweep(space(), net(), table=file)
+    assert file.read_text() == "mine" and list(tmp_path.iterdir()) == [file]
+    with pytest.raises(kpu.KPUError, match="no chip of the space keeps the limits"):
+        kpu.sweep(space(), net(), constraints={"area_mm2": 0.001}, table=file)
+    assert not pyarrow.parquet.read_table(file)["meets"].to_numpy().any()  # it shows why
+    for wrong, word in ((tmp_path, "is a folder"), (tmp_path / "none" / "t.parquet", "cannot be written")):
+        with pytest.raises(kpu.KPUError, match=word):
+            kpu.sweep(space(), net(), table=wrong)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "xarray", None)
+    with pytest.raises(kpu.KPUError, match=r"needs pyarrow: pip install 'kpu_jax\[dataframe\]'"):
+        kpu.sweep(space(), net(), table=file)
+    with pytest.raises(kpu.KPUError, match=r"needs xarray: pip install 'kpu_jax\[xarray\]'"):
+        kpu.sweep_dataset(space(), net())
 
 
 @pytest.mark.parametrize(

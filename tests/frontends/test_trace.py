@@ -12,6 +12,7 @@ from plain_models import shape
 
 import kpu_jax as kpu
 from kpu_jax.base.errors import KPUError
+from kpu_jax.workload.footprint import operand_bytes
 
 F32 = jnp.float32
 SQUARE = shape(8, 8)
@@ -80,6 +81,32 @@ def test_a_transposed_convolution():
     assert net.macs.sum() == 14 * 14 * 16 * 4 * 8
     inside = sum(0 <= 2 * i + r - 1 < 14 for i in range(7) for r in range(4)) ** 2  # pixel i meets tap r at output 2i + r - 1
     assert (net.macs - net.zero_macs).sum() == inside * 32
+
+
+OPERANDS = {  # (input, weights, options, bytes of the input that the windows need, counted by hand)
+    "transposed": ((1, 4, 7, 7), (8, 4, 4, 4), dict(window_strides=(1, 1), padding=((2, 2), (2, 2)), lhs_dilation=(2, 2)), 4 * 4 * 49),
+    "transposed, cropped": (
+        (1, 4, 7, 7), (8, 4, 2, 2), dict(window_strides=(1, 1), padding=((-1, 0), (0, -2)), lhs_dilation=(2, 2)), 4 * 4 * 36,
+    ),
+    "three axes": ((2, 3, 4, 5, 6), (8, 3, 2, 3, 3), dict(window_strides=(1, 1, 1), padding="VALID"), 4 * 2 * 3 * 4 * 5 * 6),
+    "three axes, padded": ((1, 3, 4, 5, 6), (8, 3, 3, 3, 3), dict(window_strides=(1, 1, 1), padding="SAME"), 4 * 3 * 4 * 5 * 6),
+    "three axes, transposed": (
+        (1, 3, 2, 3, 4), (8, 3, 2, 2, 2), dict(window_strides=(1,) * 3, padding=((1, 1),) * 3, lhs_dilation=(2,) * 3), 4 * 3 * 24,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OPERANDS)
+def test_operands_of_convolutions_have_the_bytes_of_their_data(name):
+    x, w, options, size = OPERANDS[name]
+    net = kpu.trace(lambda x, w: jax.lax.conv_general_dilated(x, w, **options))(shape(*x), shape(*w))
+    op = net.row(0)
+    assert [float(b) for b in operand_bytes(op)][:2] == pytest.approx([size, 4 * np.prod(w)])
+    whole = kpu.Mapping(l3_tile=(op.m, op.n, op.k), l2_tile=(op.m, op.n, op.k))
+    chip = kpu.presets.datacenter()
+    assert float(kpu.simulate(chip, op, whole, timing="bound").traffic["dram"]["A"]) == pytest.approx(size)
+    switching = float(op.zero_gating) * net.macs.sum()
+    assert switching == pytest.approx((net.macs - net.zero_macs).sum() if "transposed" in name else net.macs.sum())
 
 
 def test_experts_in_groups():

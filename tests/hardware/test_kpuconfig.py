@@ -190,15 +190,15 @@ def test_check_config_finds_leaves_that_no_constructor_saw():
 def test_repr_shows_units_shapes_and_derived_fields():
     cfg = presets.edge_ai()
     text = repr(cfg)
-    assert re.search(r"external_memory\.bandwidth_gbps +100 GB/s", text)
-    assert re.search(r"on_chip_memory\.l1\.buffer_count +derived count", text)
-    assert re.search(r"technology\.mac_int8_pj +0\.25 pJ", repr(cfg.technology))
-    assert re.search(r"clocks\.fabric_mhz +750 MHz", repr(cfg.clocks))
+    assert re.search(r"external_memory\.bandwidth_gbps +100 +GB/s", text)
+    assert re.search(r"on_chip_memory\.l1\.buffer_count +derived +count", text)
+    assert re.search(r"technology\.mac_int8_pj +0\.25 +pJ", repr(cfg.technology))
+    assert re.search(r"clocks\.fabric_mhz +750 +MHz", repr(cfg.clocks))
     stacked = jax.tree.map(lambda *x: np.stack(x), cfg, presets.minimal())
-    assert re.search(r"compute\.tile_count +float64\[2\] count", repr(stacked))
+    assert re.search(r"compute\.tile_count +float64\[2\] +count", repr(stacked))
     seen: list[str] = []
     jax.jit(lambda c: seen.append(repr(c)) or c.compute.tile_count)(cfg)
-    assert re.search(r"compute\.tile_count +traced float\d\d\[\] count", seen[0])
+    assert re.search(r"compute\.tile_count +traced float\d\d\[\] +count", seen[0])
 
 
 def test_configurations_flatten_unflatten_and_share_one_structure():

@@ -10,7 +10,7 @@ import pytest
 from kpu_jax.base.errors import DtypeError, QuantisationError
 from kpu_jax.machine import convert, dequantise, quantise
 from kpu_jax.machine.formats import format_with_bits, limits, number_format, storage
-from kpu_jax.machine.vector_engine import check_scale, rounded_to, widest_scale
+from kpu_jax.machine.vector_engine import LEAST_SCALE, check_scale, rounded_to, widest_scale
 from kpu_jax.workload.dtypes import FORMATS
 
 FLOATS = [f for f in FORMATS if f.is_float]
@@ -74,6 +74,10 @@ def test_default_scales_do_not_overflow_the_accumulator():
     q = np.abs(np.asarray(quantise(x, number_format("", "int16"), widest_scale(x, number_format("", "int16"), 1000)))).max()
     assert 1000 * int(q) ** 2 < 2**31 <= 1000 * (int(q) + 1) ** 2
     assert widest_scale(jnp.zeros(3), number_format("", "int8"), 5) == 1
+    tiny = jnp.array([3e-38, -1.5e-38], jnp.float32)  # a step of 2^-133 would have no reciprocal
+    assert widest_scale(tiny, number_format("", "int8"), 5) == LEAST_SCALE
+    for bad in (np.nan, np.inf):
+        assert not np.isfinite(widest_scale(jnp.array([1.0, bad]), number_format("", "int8"), 5))
 
 
 def test_rounding_has_a_straight_through_gradient():

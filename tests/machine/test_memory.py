@@ -46,17 +46,50 @@ def test_a_gibibyte_costs_nothing_until_it_is_used():
 def test_allocations_keep_clear_of_each_other_and_of_what_was_written():
     state = memory.write(Memory("external_memory", 8 * PAGE), 2 * PAGE + 5, np.ones(1, np.uint8))
     places = []
-    for size in (PAGE, 10, 2 * PAGE, PAGE + 1):
+    for size in (PAGE, 10, 2 * PAGE, PAGE + 1, 1):
         state, at = memory.allocate(state, size)
-        places.append(at // PAGE)
-    with pytest.raises(MemoryFullError, match=f"{PAGE + 1} bytes wanted, the largest free range .* has {PAGE}"):
-        memory.allocate(state, PAGE + 1)
-    assert places == [0, 1, 3, 5] and state.occupied == 6 * PAGE == state.high_water
-    state = memory.free(memory.write(state, 3 * PAGE, np.ones(9, np.uint8)), 3 * PAGE)
-    assert state.occupied == 4 * PAGE and state.high_water == 6 * PAGE and 3 not in state.pages
-    assert memory.allocate(state, 1)[1] == 3 * PAGE
+        places.append(at)
+    line = memory.LINE
+    assert places == [0, PAGE, 3 * PAGE, 5 * PAGE, PAGE + line] and state.occupied == 4 * PAGE + 3 * line == state.high_water
+    with pytest.raises(MemoryFullError, match=f"{2 * PAGE} bytes wanted, the largest free range .* has {2 * PAGE - line}"):
+        memory.allocate(state, 2 * PAGE)
+    state = memory.write(memory.write(state, 3 * PAGE, np.ones(9, np.uint8)), PAGE, np.full(2 * line, 7, np.uint8))
+    state = memory.free(memory.free(state, 3 * PAGE), PAGE)
+    assert state.occupied == 2 * PAGE + 2 * line and state.high_water == 4 * PAGE + 3 * line and 3 not in state.pages
+    assert not memory.read(state, PAGE, line).any() and memory.read(state, PAGE + line, line).all(), "its neighbour keeps its bytes"
+    assert memory.allocate(state, 1)[1] == PAGE
     with pytest.raises(AddressError, match="no allocation starts"):
         memory.free(state, 17)
+
+
+def test_strided_transfers_are_numpys_and_touch_no_page_in_between():
+    rng = np.random.default_rng(3)
+    size = 4 * PAGE
+    source, target = (memory.write(Memory(name, size), 0, rng.integers(0, 256, size, dtype=np.uint8)) for name in "st")
+    tried = 0
+    while tried < 40:
+        width, rows = int(rng.integers(0, rng.choice((9, 3000, PAGE)))), int(rng.integers(0, 9))
+        steps = [width + int(rng.integers(0, 2000)) for _ in range(2)]
+        at = [int(rng.integers(0, 1000)) for _ in range(2)]
+        if max(a + (rows + 1) * step for a, step in zip(at, steps, strict=True)) > size:
+            continue
+        tried += 1
+        moved = memory.transfer(source, at[0], target, at[1], width, rows=rows, source_stride=steps[0], target_stride=steps[1])
+        data, expected = memory.read(source, 0, size), memory.read(target, 0, size)
+        for row in range(rows):
+            begin, end = (a + row * step for a, step in zip(at, steps, strict=True))
+            expected[end : end + width] = data[begin : begin + width]
+        np.testing.assert_array_equal(memory.read(moved, 0, size), expected)
+    wide = memory.transfer(source, 0, Memory("external_memory", 1 << 40), 5, 16, rows=4, target_stride=1 << 30)
+    assert len(wide.pages) == 4 and memory.read(wide, (3 << 30) + 5, 16).tolist() == memory.read(source, 48, 16).tolist()
+
+
+def test_a_memory_holds_as_many_bytes_as_it_has():
+    state = Memory("external_memory", 1000)
+    for wanted in (500, 400, 40):
+        state, _ = memory.allocate(state, wanted)
+    with pytest.raises(MemoryFullError, match="largest free range of its 1000 bytes has 0"):
+        memory.allocate(state, 50)
 
 
 def test_a_transfer_copies_a_block_of_rows():

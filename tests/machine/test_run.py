@@ -19,7 +19,7 @@ from kpu_jax.machine.order import regions_of
 from kpu_jax.machine.places import LEVELS, OPERANDS
 from kpu_jax.mapping.visits import lay_out
 from kpu_jax.model.traffic import count_traffic
-from kpu_jax.program import Opcode, build
+from kpu_jax.program import Engine, Opcode, Operand, build
 from kpu_jax.program.blocks import Blocks
 from kpu_jax.workload import ACTIVATIONS
 
@@ -139,16 +139,25 @@ def test_blocks_fit_where_legality_says_they_do(dataflow, data_on):
 def test_a_wrong_program_is_found_out():
     program = build(CHIP, GEMM, MAPPING)
     loads = np.flatnonzero((program.opcode == Opcode.DMA_LOAD_TILE) | (program.opcode == Opcode.DMA_PREFETCH_TILE))
-    drains = np.flatnonzero(program.opcode == Opcode.STR_DRAIN_OUTPUT)
+    drains, feeds = (np.flatnonzero(program.opcode == code) for code in (Opcode.STR_DRAIN_OUTPUT, Opcode.STR_FEED_ROWS))
+    first_b = loads[program.operand[loads] == Operand.B][0]
     for row in (loads[0], loads[-1], drains[0]):
-        opcode = program.opcode.copy()
-        opcode[row] = Opcode.NOP
+        opcode, engine = program.opcode.copy(), program.engine.copy()
+        opcode[row], engine[row] = Opcode.NOP, Engine.CONTROL
         with pytest.raises(MachineError):
-            run(program.replace(opcode=opcode), {"A": A, "B": B}, fabric="tiles")
-    tile = program.tile.copy()
-    tile[loads[-1]] = tile[loads[0]]
-    with pytest.raises(MachineError, match="is read and is not there"):
-        run(program.replace(tile=tile), {"A": A, "B": B}, fabric="tiles")
+            run(program.replace(opcode=opcode, engine=engine), {"A": A, "B": B}, fabric="tiles")
+    for column, row, value, kind, word in (
+        ("tile", loads[-1], program.tile[first_b], MachineError, "is read and is not there"),
+        ("tile", loads[0], 40, MachineError, "L3 block 40 along M, where there are 1"),
+        ("read", feeds[0], 0, MachineError, "brings 0 bytes of A"),
+        ("read", feeds[0], np.nan, KPUError, "finite"),
+        ("operand", loads[0], 0, KPUError, "moves no operand"),
+        ("opcode", loads[0], 99, KPUError, "unknown opcode"),
+    ):
+        changed = getattr(program, column).copy()
+        changed[row] = value
+        with pytest.raises(kind, match=word):
+            run(program.replace(**{column: changed}), {"A": A, "B": B}, fabric="tiles")
 
 
 @pytest.mark.parametrize(

@@ -63,11 +63,34 @@ def test_it_is_within_the_error_bound_and_close_to_the_product():
     assert (np.abs(np.asarray(matmul(a, b)) - exact) <= kpu.matmul_error_bound(a, b)).all()
 
 
+def test_sums_that_vanish_keep_their_sign_as_the_stepped_grid_has_it():
+    """No bias is not a bias of zero: -0 plus 0 is 0."""
+    chip, op = kpu.presets.minimal(), kpu.Gemm(2, 3, 4, dtype="fp32")
+    mapping = kpu.Mapping(l3_tile=(2, 3, 4), l2_tile=(2, 3, 4))
+    a, b = (np.full(shape, 1e-30, np.float32) for shape in ((2, 4), (4, 3)))
+    a[0] *= -1
+    done = kpu.machine.run(kpu.program.build(chip, op, mapping), {"A": a, "B": b}).arrays["C"]
+    assert np.signbit(done[0]).all() and not done.any()
+    assert np.asarray(matmul(a, b)).tobytes() == done.tobytes()
+
+
 def test_without_jit_the_numbers_are_the_same():
     a, b = operands(1, 2, 3)
     with jax.disable_jit():
         eager = np.asarray(matmul(a, b))
     assert eager.tobytes() == np.asarray(matmul(a, b)).tobytes()
+
+
+def test_stricter_rules_of_promotion_change_nothing():
+    a, b = (x[0] for x in operands(5, 6, 7))
+    formats = {"dtype": "int8", "b_scale": np.full(6, 0.02), "c_dtype": "fp8", "c_scale": np.full(6, 0.5)}
+    options = {"bias": a[0, :6], "activation": "leaky_relu", **formats}
+    expected = np.asarray(matmul(a, b, **options))
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        assert np.asarray(matmul(a, b, **options)).tobytes() == expected.tobytes()
+        assert jax.grad(lambda x: matmul(x, b, **options).astype(jnp.float32).sum())(jnp.asarray(a)).shape == a.shape
+        assert kpu.machine.wave(2, 2, 3, rows=2, cols=2).fired.sum() == 12
+        assert kpu.machine.wave(3, 2, 2, rows=2, cols=2, dataflow="weight_stationary").fired.sum() == 12
 
 
 def test_with_x64_the_numbers_are_the_same():

@@ -9,7 +9,8 @@ from small_cases import small_case
 from test_run import closed_form
 
 import kpu_jax as kpu
-from kpu_jax.machine import MachineError, run
+from kpu_jax.machine import Conversion, MachineError, run
+from kpu_jax.machine.conversion import MOVERS
 from kpu_jax.machine.places import LEVELS, OPERANDS
 from kpu_jax.program import build
 
@@ -112,6 +113,61 @@ def test_integers_stay_integers_and_saturate_once():
     np.testing.assert_array_equal(done.arrays["C"], np.rint((a.astype(np.float32) + b) * np.float32(0.25)).astype(np.int8))
 
 
+def turned(x, positions):
+    """Pairs (i, i + half) as complex numbers, times e^(i angle)."""
+    half = x.shape[-1] // 2
+    pairs = x[..., :half] + 1j * x[..., half:].astype(np.float64)
+    frequencies = 1 / 10000.0 ** (2 * np.arange(half) / x.shape[-1])
+    out = pairs * np.exp(1j * positions[..., None] * frequencies)
+    return np.concatenate([out.real, out.imag], axis=-1)
+
+
+def test_rotary_turns_pairs_by_their_position():
+    x = RNG.standard_normal((2, 7, 6)).astype(np.float32)  # heads, tokens, head size
+    program = build(CHIP, kpu.VectorOp(x.size, function="rotary", dtype="fp32"), tiles(36, 12))
+    own = np.arange(7) * np.ones((2, 1))
+    later = 1000 + np.array([[3], [5]]) * np.ones(7)
+    for positions, given in ((own, None), (later, np.array([[1003], [1005]]))):
+        c = run(program, {"A": x}, function="rotary", positions=given).arrays["C"]
+        np.testing.assert_allclose(c, turned(x, positions), rtol=0, atol=1e-6)
+    np.testing.assert_allclose((c**2).sum(-1), (x**2).sum(-1), rtol=1e-5)
+    with pytest.raises(MachineError, match="whole rows"):
+        run(build(CHIP, kpu.VectorOp(x.size, function="rotary", dtype="fp32"), tiles(36, 10)), {"A": x}, function="rotary")
+    for options, kind, word in (
+        ({"positions": np.zeros(3)}, kpu.ShapeError, "leading axes"),
+        ({"positions": ["a"] * 7}, kpu.DtypeError, "must be numbers"),
+        ({"function": "softmax", "positions": 0}, kpu.KPUError, "rotary"),
+    ):
+        with pytest.raises(kind, match=word):
+            run(program, {"A": x}, **{"function": "rotary", **options})
+    with pytest.raises(kpu.ShapeError, match="even number"):
+        run(build(CHIP, kpu.VectorOp(15, function="rotary", dtype="fp32"), tiles(15, 15)), {"A": x[0, :5, :3]}, function="rotary")
+
+
+@pytest.mark.parametrize("on", MOVERS)
+def test_operands_and_results_are_converted_on_any_mover(on):
+    outside = {"dma": ("dram",), "block_mover": ("dram", "l3"), "streamer": ("dram", "l3", "l2")}[on]
+    a, b = (RNG.integers(-128, 128, shape).astype(np.int8) for shape in ((6, 10), (10,)))
+    op = kpu.VectorOp(60, function="add", inputs=1 + 1 / 6, dtype="fp32", outputs_per_element=1 / 10)
+    program = build(CHIP, op, tiles(30, 20))
+    made = {"A": Conversion(on, "fp32", 0.5), "B": Conversion("dma", "fp32", 0.25), "C": Conversion(on, "fp16", 2.0)}
+    done = run(program, {"A": a, "B": b}, function=("add", "sum"), conversions=made)
+    wide = {"A": a * np.float32(0.5), "B": b * np.float32(0.25)}
+    plain = run(program, wide, function=("add", "sum"))
+    np.testing.assert_array_equal(plain.arrays["C"], (wide["A"] + wide["B"]).sum(-1))  # exact in float32
+    np.testing.assert_array_equal(done.arrays["C"], (plain.arrays["C"] / 2).astype(np.float16))
+    for level in ("dram", "l3", "l2", "l1"):
+        narrow = 3 * 60 * (level in outside) + 3 * 10 * (level == "dram")
+        assert plain.reads[level]["A"] - done.reads[level]["A"] == pytest.approx(narrow)
+        grown = plain.writes[level]["C"] - done.writes[level]["C"]
+        assert grown == pytest.approx(2 * 6 * (level in outside)), level
+    with pytest.raises(kpu.DtypeError, match="one of them must be a float"):
+        run(program, {"A": a, "B": b}, function=("add", "sum"), conversions={"A": Conversion(on, "int32", 1.0)})
+    with pytest.raises(kpu.KPUError, match="valid: A, C"):
+        copy = build(CHIP, kpu.VectorOp(60, function="copy", dtype="fp32"), tiles(30, 20))
+        run(copy, {"A": wide["A"]}, function="copy", conversions={"B": made["B"]})
+
+
 ADD = build(CHIP, kpu.VectorOp(60, dtype="fp32"), tiles(60, 60))
 
 
@@ -119,7 +175,7 @@ ADD = build(CHIP, kpu.VectorOp(60, dtype="fp32"), tiles(60, 60))
     ("arrays", "options", "kind", "word"),
     [
         ({"A": F, "B": G}, {}, kpu.KPUError, "give function="),
-        ({"A": F, "B": G}, {"function": "rotary"}, kpu.KPUError, "rotary"),
+        ({"A": F, "B": G}, {"function": "rotate"}, kpu.KPUError, "rotary"),
         ({"A": F, "B": G}, {"function": ("relu", "add")}, kpu.KPUError, "only come first"),
         ({"A": F, "B": G}, {"function": ("add", "sum", "softmax")}, kpu.KPUError, "one reduction"),
         ({"A": F, "B": G}, {"function": ()}, kpu.KPUError, "at least one"),

@@ -69,7 +69,7 @@ PROGRAM = kpu.program.build(CFG, GEMM, MAPPING)
 
 def test_a_timeline_prints_as_a_summary():
     timeline = execute(CFG, PROGRAM)
-    head, _, columns, *rows = str(timeline).splitlines()
+    head, _, _, columns, *rows = str(timeline).splitlines()
     assert head == repr(timeline) == f"Timeline of {len(PROGRAM)} instructions, {timeline.makespan:,.10g} fabric cycles"
     assert columns.split()[:2] == ["engine", "busy"] and len({len(row) for row in (columns, *rows)}) == 1
     assert [row.split()[0] for row in rows] == ["dma", "block_mover", "streamer", "fabric"]

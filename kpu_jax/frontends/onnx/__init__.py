@@ -1,1 +1,1 @@
-"""ONNX files: `load.load_onnx`. The package `onnx` is imported only when a file is read."""
+"""ONNX files: `load.load_onnx` and `load.onnx_function`. The package `onnx` is imported only when a file is read."""

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
+import functools
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kpu_jax.base.errors import KPUError, shown
+from kpu_jax.frontends.onnx.shapes import Declared, Size, declared, inferred, stated, without_weights
+
+_DEEPEST = 8  # bodies within bodies of ONNX's operators
 
 
 @dataclasses.dataclass(eq=False)
@@ -33,7 +37,7 @@ class Input:
 
     name: str
     dtype: Any
-    shape: tuple[int | str | None, ...] | None
+    shape: tuple[Size, ...] | None
 
 
 @dataclasses.dataclass(eq=False)
@@ -54,7 +58,20 @@ class Model:
     file: str
     graph: Graph
     opsets: Mapping[str, int]
-    sizes: Mapping[str, tuple[Any, tuple[int | str | None, ...]]]  # declared (dtype, shape) of inner values
+    sizes: Mapping[str, Declared]  # of inner values, as the file states them
+    skeleton: Any  # the protocol buffer without large weights, for shape inference
+    given: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)  # shapes of inputs
+
+    def size_of(self, name: str) -> Declared | None:
+        """(dtype, shape) of a value, as the file states it or ONNX infers it."""
+        stated = self.sizes.get(name)
+        if stated is not None and all(isinstance(n, int) for n in stated[1]):
+            return stated
+        return self._inferred.get(name, stated)
+
+    @functools.cached_property
+    def _inferred(self) -> dict[str, Declared]:
+        return inferred(self.skeleton, self.given)
 
 
 def read_model(path: Path, operators: Collection[str]) -> Model:
@@ -77,12 +94,12 @@ def read_model(path: Path, operators: Collection[str]) -> Model:
         proto = _inlined(onnx, proto, operators)
         opsets = {("" if o.domain == "ai.onnx" else o.domain): int(o.version) for o in proto.opset_import} or {"": 1}
         graph = _graph(onnx, proto.graph, str(path), frozenset())
-        sizes = {v.name: _declared(onnx, v) for v in (*proto.graph.value_info, *proto.graph.output)}
+        sizes = stated(onnx, proto.graph)
     except KPUError:
         raise
     except Exception as error:
         raise KPUError(f"{path}: corrupt or truncated: {_line(error)}") from None
-    return Model(str(path), graph, opsets, {k: v for k, v in sizes.items() if v is not None})
+    return Model(str(path), graph, opsets, sizes, without_weights(onnx, proto))
 
 
 def _onnx() -> Any:
@@ -100,17 +117,34 @@ def _inlined(onnx: Any, proto: Any, operators: Collection[str]) -> Any:
 
     if proto.functions:
         proto = inliner.inline_local_functions(proto)
-    versions = {o.domain: o.version for o in proto.opset_import}
-    found: set[tuple[str, str]] = set()
-    pending = [proto.graph]
-    while pending:
-        for node in pending.pop().node:
-            pending += [g for a in node.attribute for g in (a.g, *a.graphs) if g.node]
-            if node.domain in ("", "ai.onnx") and node.op_type not in operators:
-                version = versions.get("", versions.get("ai.onnx", 1))
-                if onnx.defs.has(node.op_type, "") and _has_body(onnx.defs.get_schema(node.op_type, version, "")):
-                    found.add(("", node.op_type))
-    return inliner.inline_selected_functions(proto, sorted(found), inline_schema_functions=True) if found else proto
+    versions = {("" if o.domain == "ai.onnx" else o.domain): o.version for o in proto.opset_import}
+    for _ in range(_DEEPEST):
+        found = sorted({key for node in _nodes(proto.graph) if (key := _body_of(onnx, node, versions, operators))})
+        if not found:
+            break
+        try:
+            proto = inliner.inline_selected_functions(proto, found, inline_schema_functions=True)
+        except Exception:  # they stay, as operators that are not known
+            break
+    return proto
+
+
+def _nodes(graph: Any) -> Iterator[Any]:
+    """The nodes of a graph and of all bodies in it."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for body in (attribute.g, *attribute.graphs):
+                yield from _nodes(body)
+
+
+def _body_of(onnx: Any, node: Any, versions: Mapping[str, int], operators: Collection[str]) -> tuple[str, str] | None:
+    """(domain, type) of a node that is not known and has a body; None for others."""
+    domain = "" if node.domain == "ai.onnx" else node.domain
+    if (f"{domain}::" if domain else "") + node.op_type in operators or not onnx.defs.has(node.op_type, domain):
+        return None
+    schema = onnx.defs.get_schema(node.op_type, versions.get(domain, 1), domain)
+    return (domain, node.op_type) if _has_body(schema) else None
 
 
 def _has_body(schema: Any) -> bool:
@@ -249,27 +283,11 @@ def _dense(onnx: Any, sparse: Any, file: str) -> np.ndarray:
 
 
 def _input(onnx: Any, value: Any) -> Input:
-    declared = _declared(onnx, value)
-    if declared is None:
+    if not value.type.HasField("tensor_type") or not value.type.tensor_type.elem_type:
         return Input(value.name, None, None)
-    return Input(value.name, *declared)
-
-
-def _declared(onnx: Any, value: Any) -> tuple[Any, tuple[int | str | None, ...]] | None:
-    """(dtype, sizes) of a tensor's declaration; None for sequences, optionals and values without a shape."""
-    if not value.type.HasField("tensor_type"):
-        return None
-    tensor = value.type.tensor_type
-    if not tensor.elem_type:
-        return None
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
-    if not tensor.HasField("shape"):
-        return None
-    sizes: list[int | str | None] = []
-    for d in tensor.shape.dim:
-        named = d.dim_param if d.HasField("dim_param") and d.dim_param not in ("", "?") else None
-        sizes.append(int(d.dim_value) if d.HasField("dim_value") and d.dim_value > 0 else named)
-    return dtype, tuple(sizes)
+    size = declared(onnx, value)
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+    return Input(value.name, dtype, None if size is None else size[1])
 
 
 def described(node: Node) -> str:

@@ -42,9 +42,26 @@ class Quantised:
     value: Callable[[], Any]  # the floats
 
 
+@dataclasses.dataclass(eq=False)
+class Text:
+    """Text among the model's inputs, or made of it: the shape is known, the rest is the host's."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype = np.dtype(object)
+
+
 def known(*values: Any) -> bool:
     """Whether all of these are NumPy arrays (or left out)."""
     return all(v is None or isinstance(v, (np.ndarray, np.generic, int, float)) for v in values)
+
+
+def is_text(value: Any) -> bool:
+    """Whether a value is text, which neither JAX nor the chip holds."""
+    return isinstance(value, Text) or (isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in "OSU")
+
+
+_READ_TEXT = ("Shape", "Size", "Identity")  # operators that do not look at what an array holds
+_NEVER_FOLDED = ("Random", "Bernoulli", "Multinomial")
 
 
 @dataclasses.dataclass
@@ -55,6 +72,9 @@ class Run:
     unsupported: str
     trips: Any
     shapes: Mapping[str, Sequence[int]]  # of values whose shapes the file does not state
+    pinned: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)  # inner values that the user gave
+    replaced: dict[str, Any] = dataclasses.field(default_factory=dict)  # what the model computes in their place
+    reading: Sequence[Any] = ()  # the inputs of the node at hand
 
     @property
     def opset(self) -> int:
@@ -65,6 +85,11 @@ class Run:
         """The error that names file, node and type."""
         return KPUError(f"{self.model.file}: {described(node)}: {reason}")
 
+    def data(self, node: Node, what: str, value: Any) -> KPUError:
+        """The error that `what` of a node, which it reads as `value`, is data where it had to be known."""
+        name = next((shown(n) for n, v in zip(node.inputs, self.reading, strict=False) if v is value), "that value")
+        return self.fail(node, f"{what} is computed from the model's inputs: its shapes are unknown; give {name} with inputs=")
+
     def graph(self, graph: Graph, inputs: Sequence[Any], outer: Mapping[str, Any] | None = None) -> list[Any]:
         """The outputs of a graph or body; `outer` are the values around a body."""
         values: dict[str, Any] = {**(outer or {}), **graph.constants}
@@ -72,7 +97,21 @@ class Run:
         for node in graph.nodes:
             outputs = self._node(node, values)
             values.update((name, out) for name, out in zip(node.outputs, outputs, strict=False) if name)
+            for name in node.outputs:
+                if name in self.pinned:
+                    values[name] = self._pinned(node, name, values[name], outer is None)
         return [floats(values[name]) for name in graph.outputs]
+
+    def _pinned(self, node: Node, name: str, computed: Any, outermost: bool) -> Any:
+        """The value that the user gave for one that the model computes, which is kept aside so that its work counts."""
+        given, computed = self.pinned[name], floats(computed)
+        if np.size(given) == 1 and np.size(computed) == 1:
+            given = given.reshape(np.shape(computed))
+        if np.shape(given) != np.shape(computed):
+            raise self.fail(node, f"inputs[{name!r}] has the shape {np.shape(given)}, the model computes {np.shape(computed)}")
+        if outermost and not known(computed):
+            self.replaced[name] = computed
+        return given.astype(computed.dtype)
 
     def _node(self, node: Node, values: dict[str, Any]) -> Sequence[Any]:
         inputs = [values[name] if name else None for name in node.inputs]
@@ -81,9 +120,12 @@ class Run:
         fn = OPERATORS.get(node.operator)
         if fn is None:
             return self._unsupported(node, inputs)
+        if any(isinstance(v, Text) for v in inputs) and node.operator not in _READ_TEXT:
+            return self._unsupported(node, inputs, "text")
+        self.reading = inputs
         try:
             with jax.named_scope(node.name):
-                out = fn(self, node, *inputs, **({"values": values} if getattr(fn, "has_bodies", False) else {}))
+                out = self._apply(fn, node, inputs, values)
         except KPUError:
             raise
         except NotImplementedError as error:
@@ -95,32 +137,52 @@ class Run:
         outputs = out if isinstance(out, tuple) else (out,)
         wanted = max((i + 1 for i, name in enumerate(node.outputs) if name), default=0)
         if len(outputs) < wanted or any(outputs[i] is None for i, name in enumerate(node.outputs) if name and i < len(outputs)):
-            return self._unsupported(node, inputs, f"its output {node.outputs[wanted - 1]!r}")
+            lacking = next(n for i, n in enumerate(node.outputs) if n and (i >= len(outputs) or outputs[i] is None))
+            return self._unsupported(node, inputs, f"its output {lacking!r}")
         return outputs
+
+    def _apply(self, fn: Callable[..., Any], node: Node, inputs: list[Any], values: dict[str, Any]) -> Any:
+        """What an operator gives; of known values a known one."""
+        if getattr(fn, "has_bodies", False):
+            return fn(self, node, *inputs, values=values)
+        if not known(*inputs) or node.operator.startswith(_NEVER_FOLDED):
+            return fn(self, node, *inputs)
+        with jax.ensure_compile_time_eval():
+            out = fn(self, node, *inputs)
+            return jax.tree.map(lambda v: np.asarray(v) if isinstance(v, jax.Array) and not isinstance(v, jax.core.Tracer) else v, out)
 
     def _unsupported(self, node: Node, inputs: list[Any], why: str = "") -> Sequence[Any]:
         """What the policy says of an operator that is not known."""
-        from kpu_jax.frontends.onnx.host import host_operator
-
         if self.unsupported == "error":
             what = f"the operator is not supported{f' with {why}' if why else ''}"
             raise self.fail(node, f"{what}: pass unsupported='host' to list it as work of the host, or 'skip' to leave its work out")
-        declared = [self._declared(node, name, inputs) for name in node.outputs if name]
-        with jax.named_scope(node.name):
-            return host_operator(node.operator, [v for v in inputs if v is not None], declared, skip=self.unsupported == "skip")
+        return self.on_host(node, inputs, [self._declared(node, name, inputs) for name in node.outputs if name])
 
-    def _declared(self, node: Node, name: str, inputs: list[Any]) -> jax.ShapeDtypeStruct:
+    def on_host(self, node: Node, inputs: Sequence[Any], outputs: Sequence[jax.ShapeDtypeStruct | Text]) -> tuple[Any, ...]:
+        """The outputs of a node that the host computes, left out with the policy `skip`."""
+        from kpu_jax.frontends.onnx.host import host_operator
+
+        arrays = [v for v in map(floats, inputs) if v is not None and not is_text(v) and not isinstance(v, list)]
+        numbers = [o for o in outputs if not isinstance(o, Text)]
+        with jax.named_scope(node.name):
+            made = iter(host_operator(node.operator, arrays, numbers, skip=self.unsupported == "skip"))  # type: ignore[arg-type]
+        each = iter([o if isinstance(o, Text) else next(made) for o in outputs])
+        return tuple(next(each) if name else None for name in node.outputs)
+
+    def _declared(self, node: Node, name: str, inputs: list[Any]) -> jax.ShapeDtypeStruct | Text:
         """(shape, dtype) that the file states for an output, dimensions by name bound; else those of the first input."""
+        given = self.model.size_of(name)
         if name in self.shapes:
-            dtype = self.model.sizes[name][0] if name in self.model.sizes else np.dtype(np.float32)
-            return jax.ShapeDtypeStruct(tuple(self.shapes[name]), dtype)
-        given = self.model.sizes.get(name)
-        if given is not None and all(isinstance(n, int) for n in given[1]):
-            return jax.ShapeDtypeStruct(given[1], given[0])
-        first = next((v for v in inputs if v is not None), None)
-        if len(node.outputs) == 1 and first is not None:
-            return jax.ShapeDtypeStruct(np.shape(first), given[0] if given is not None else first.dtype)
-        raise self.fail(node, f"not supported, and the file does not state the shape of its output {shown(name)}: give it with shapes=")
+            shape, dtype = tuple(self.shapes[name]), np.dtype(np.float32) if given is None else given[0]
+        elif given is not None and all(isinstance(n, int) for n in given[1]):
+            dtype, shape = given[0], given[1]  # type: ignore[assignment]
+        else:
+            first = next((v for v in inputs if v is not None and not isinstance(v, list)), None)
+            if len(node.outputs) != 1 or first is None:
+                reason = f"not supported, and the file does not state the shape of its output {shown(name)}: give it with shapes="
+                raise self.fail(node, reason)
+            shape, dtype = np.shape(floats(first)), floats(first).dtype if given is None else given[0]
+        return Text(shape) if np.dtype(dtype).kind == "O" else jax.ShapeDtypeStruct(shape, dtype)
 
 
 def floats(value: Any) -> Any:

@@ -1,35 +1,76 @@
-"""Attention in the forms of ONNX (opset 23) and ONNX Runtime: two products around a softmax."""
+"""Attention (opset 23 and later) and rotary embedding: two products around a softmax."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from kpu_jax.frontends.onnx.model import Node
-from kpu_jax.frontends.onnx.run import Run, operator
+from kpu_jax.frontends.onnx.run import Run, known, operator
 
 
-def attend(q: Any, k: Any, v: Any, scale: float, mask: Any = None, past: int | None = None, cap: float = 0.0) -> Any:
+class Attended(NamedTuple):
+    """The result [batch, heads, new, d] and the stages before it [batch, heads, new, all]."""
+
+    y: Any
+    scores: Any
+    capped: Any
+    biased: Any  # -inf where not seen
+    shares: Any
+
+
+def attend(
+    q: Any, k: Any, v: Any, scale: float, *, seen: Any = None, bias: Any = None, cap: float = 0.0, precision: Any = None
+) -> Attended:
     """q [batch, heads, new, d], k and v [batch, key heads, all, d]; queries share key heads in groups.
 
-    `past`: query i sees keys up to past + i; None: all. `mask`: True where seen, or a number to add.
+    `seen`: True where a query sees a key; `bias`: a number to add; both broadcast to [batch, heads, new, all]. A query that
+    sees nothing gives zeros. `precision`: dtype of the softmax.
     """
     batch, heads, new, d = q.shape
-    groups = heads // k.shape[1]
-    q = q.reshape(batch, k.shape[1], groups, new, d)
-    scores = jnp.einsum("bhgqd,bhkd->bhgqk", q, k) * np.asarray(scale, q.dtype)
-    scores = jnp.tanh(scores / cap) * np.asarray(cap, q.dtype) if cap else scores
-    total = k.shape[2]
-    if past is not None:
-        scores = jnp.where(np.tril(np.ones((new, total), bool), past), scores, jnp.finfo(q.dtype).min)
-    if mask is not None:
-        spread = jnp.broadcast_to(mask, (batch, heads, new, total)).reshape(scores.shape)
-        scores = jnp.where(spread, scores, jnp.finfo(q.dtype).min) if spread.dtype == bool else scores + spread
-    return jnp.einsum("bhgqk,bhkd->bhgqd", jax.nn.softmax(scores, -1), v).reshape(batch, heads, new, v.shape[-1])
+    grouped, whole = (batch, k.shape[1], heads // k.shape[1], new, k.shape[2]), (batch, heads, new, k.shape[2])
+
+    def spread(mask: Any) -> Any:
+        return jnp.broadcast_to(mask, whole).reshape(grouped)
+
+    scores = jnp.einsum("bhgqd,bhkd->bhgqk", q.reshape(*grouped[:4], d), k) * np.asarray(scale, q.dtype)
+    capped = jnp.tanh(scores / np.asarray(cap, q.dtype)) * np.asarray(cap, q.dtype) if cap else scores
+    biased = capped if bias is None else capped + spread(bias)
+    biased = biased if seen is None else jnp.where(spread(seen), biased, -jnp.inf)
+    logits = biased if precision is None else biased.astype(precision)
+    if seen is None and bias is None:
+        shares = jax.nn.softmax(logits, -1).astype(q.dtype)
+    else:
+        finite = jnp.maximum(logits, jnp.finfo(logits.dtype).min)
+        shares = jax.nn.softmax(finite, -1).astype(q.dtype)
+    if seen is not None and not (known(seen) and np.any(seen, -1).all()):
+        shares = jnp.where(spread(jnp.any(seen, -1, keepdims=True)), shares, jnp.zeros((), q.dtype))
+    y = jnp.einsum("bhgqk,bhkd->bhgqd", shares, v).reshape(batch, heads, new, v.shape[-1])
+    return Attended(y, *(stage.reshape(whole) for stage in (scores, capped, biased, shares)))
+
+
+def near_keys(new: int, total: int, before: Any, *, causal: bool, left: int = -1, right: int = -1) -> Any:
+    """Which of `total` keys `new` queries see, [(batch, 1,) new, total]; None: all.
+
+    `before`: keys ahead of the first query, a number or [batch]. `left` and `right`: how far a query sees, -1 without end.
+    """
+    if not causal and left < 0 and right < 0:
+        return None
+    ahead = before if np.ndim(before) == 0 else before[:, None, None, None]
+    distance = np.arange(new)[:, None] + ahead - np.arange(total)
+    seen: Any = np.ones((), bool)
+    for wanted, condition in ((causal, distance >= 0), (left >= 0, distance <= left), (right >= 0, -distance <= right)):
+        seen = seen & condition if wanted else seen
+    return seen
+
+
+def both(a: Any, b: Any) -> Any:
+    """Two masks as one; None sees all."""
+    return b if a is None else a if b is None else a & b
 
 
 def split_heads(x: Any, heads: int) -> Any:
@@ -42,94 +83,69 @@ def join_heads(x: Any) -> Any:
     return jnp.swapaxes(x, 1, 2).reshape(x.shape[0], x.shape[2], -1)
 
 
-def past_of(node: Node, q: Any, k: Any) -> int | None:
-    """Keys before the first query where ONNX Runtime's attention looks back only; None where it sees all."""
-    return k.shape[2] - q.shape[2] if node.get("unidirectional", 0) else None
+def default_scale(node: Node, q: Any) -> float:
+    """The scale of a node's scores: its own, or 1 / sqrt(d)."""
+    return node.get("scale") or 1 / math.sqrt(q.shape[-1])
 
 
 @operator("Attention")
 def _attention(
     run: Run, node: Node, q: Any, k: Any, v: Any, mask: Any = None, past_k: Any = None, past_v: Any = None, lengths: Any = None
 ) -> Any:
-    if node.get("left_window_size", -1) >= 0 or node.get("right_window_size", -1) >= 0:
-        raise NotImplementedError("windows")
-    if lengths is not None and node.get("is_causal", 0):
-        raise NotImplementedError("a causal mask after keys of several lengths")
+    import onnx
+
     flat = q.ndim == 3
     if flat:
         q = split_heads(q, node.get("q_num_heads"))
         k, v = (split_heads(x, node.get("kv_num_heads")) for x in (k, v))
-    past = (0 if past_k is None else past_k.shape[2]) if node.get("is_causal", 0) else None
-    k, v = (x if before is None else jnp.concatenate([before, x], 2) for x, before in ((k, past_k), (v, past_v)))
-    if lengths is not None:
-        here: Any = np.arange(k.shape[2]) < jnp.asarray(lengths)[:, None, None, None]
-        if mask is not None:
-            mask = jnp.asarray(mask)
-            mask = jnp.pad(mask, [(0, 0)] * (mask.ndim - 1) + [(0, k.shape[2] - mask.shape[-1])])
-            here = mask & here if mask.dtype == bool else jnp.where(here, mask, jnp.finfo(q.dtype).min)
-        mask = here
-    scale = node.get("scale") or 1 / math.sqrt(q.shape[-1])
-    y = attend(q, k, v, scale, mask, past, node.get("softcap", 0.0))
-    return join_heads(y) if flat else y, k, v
-
-
-@operator("com.microsoft::Attention")
-def _packed_attention(
-    run: Run, node: Node, x: Any, w: Any, b: Any = None, mask: Any = None, past: Any = None, bias: Any = None, *_: Any
-) -> Any:
-    heads = node.get("num_heads")
-    sizes = node.get("qkv_hidden_sizes") or [w.shape[1] // 3] * 3
-    joined = jnp.matmul(x, w)
-    joined = joined if b is None else joined + b
-    q, k, v = (split_heads(p, heads) for p in jnp.split(joined, [sizes[0], sizes[0] + sizes[1]], -1))
-    if past is not None:
-        k, v = jnp.concatenate([past[0], k], 2), jnp.concatenate([past[1], v], 2)
-    if mask is not None and np.ndim(mask) == 2 and mask.shape == (x.shape[0], k.shape[2]):
-        mask = (jnp.asarray(mask) != 0)[:, None, None, :]
-    elif mask is not None:
-        raise NotImplementedError("a mask of this form")
-    scale = node.get("scale") or 1 / math.sqrt(q.shape[-1])
-    y = attend(q, k, v, scale, mask if bias is None else bias, past_of(node, q, k))
-    return join_heads(y), jnp.stack([k, v])
-
-
-@operator("com.microsoft::MultiHeadAttention")
-def _multi_head(run: Run, node: Node, q: Any, k: Any = None, v: Any = None, *rest: Any) -> Any:
-    b, mask, bias, past_k, past_v = (*rest, *[None] * 5)[:5]
-    heads = node.get("num_heads")
-    if k is None or v is None:
-        raise NotImplementedError("packed keys and values")
-    if b is not None:
-        at = [q.shape[-1], q.shape[-1] + (k.shape[-1] if k.ndim == 3 else k.shape[1] * k.shape[3])]
-        b_q, b_k, b_v = np.split(b, at) if isinstance(b, np.ndarray) else jnp.split(b, at)
-        q, k, v = q + b_q, (k + b_k if k.ndim == 3 else k), (v + b_v if v.ndim == 3 else v)
-    q, k, v = (split_heads(x, heads) if x.ndim == 3 else x for x in (q, k, v))
+    before: Any = 0 if past_k is None else past_k.shape[2]
     k, v = (x if past is None else jnp.concatenate([past, x], 2) for x, past in ((k, past_k), (v, past_v)))
+    new, total = q.shape[2], k.shape[2]
+    if lengths is not None:
+        before = lengths - new if past_k is None else before
+    left, right = node.get("left_window_size", -1), node.get("right_window_size", -1)
+    seen, bias = near_keys(new, total, before, causal=bool(node.get("is_causal", 0)), left=left, right=right), None
+    if lengths is not None:
+        seen = both(seen, np.arange(total) < jnp.asarray(lengths)[:, None, None, None])
     if mask is not None:
-        mask = (jnp.asarray(mask) != 0)[:, None, None, :] if np.ndim(mask) == 2 else jnp.asarray(mask)
-    y = attend(
-        q, k, v, node.get("scale") or 1 / math.sqrt(q.shape[-1]), mask if bias is None else bias, bool(node.get("unidirectional", 0))
-    )
-    return join_heads(y), k, v
+        given = jnp.asarray(mask)
+        lacking = [(0, 0)] * (given.ndim - 1) + [(0, total - given.shape[-1])]
+        hidden = jnp.zeros((), bool) if given.dtype == bool else np.asarray(-np.inf, given.dtype)
+        given = jnp.pad(given, lacking, constant_values=hidden)
+        seen = both(seen, given if given.dtype == bool else given > -jnp.inf)
+        bias = None if given.dtype == bool else jnp.where(given > -jnp.inf, given, jnp.zeros((), given.dtype)).astype(q.dtype)
+    precision = node.get("softmax_precision")
+    done = attend(
+        q, k, v, default_scale(node, q), seen=seen, bias=bias, cap=node.get("softcap", 0.0),
+        precision=None if precision is None else onnx.helper.tensor_dtype_to_np_dtype(precision),
+    )  # fmt: skip
+    stage = (done.scores, done.capped, done.biased, done.shares)[node.get("qk_matmul_output_mode", 0)]
+    return join_heads(done.y) if flat else done.y, k, v, stage
 
 
-@operator("com.microsoft::GroupQueryAttention")
-def _group_query(run: Run, node: Node, q: Any, k: Any, v: Any, past_k: Any = None, past_v: Any = None, *rest: Any) -> Any:
-    heads, key_heads = node.get("num_heads"), node.get("kv_num_heads")
-    if k is None:
-        d = q.shape[-1] // (heads + 2 * key_heads)
-        q, k, v = jnp.split(q, [heads * d, (heads + key_heads) * d], -1)
-    q, k, v = split_heads(q, heads), split_heads(k, key_heads), split_heads(v, key_heads)
-    if node.get("do_rotary", 0):
-        cos, sin = rest[2], rest[3]
-        at = (0 if past_k is None else past_k.shape[2]) + np.arange(q.shape[2])
-        q, k = (_rotated(x, cos[at], sin[at], node.get("rotary_interleaved", 0)) for x in (q, k))
-    k, v = (x if past is None or not past.shape[2] else jnp.concatenate([past, x], 2) for x, past in ((k, past_k), (v, past_v)))
-    y = attend(q, k, v, node.get("scale") or 1 / math.sqrt(q.shape[-1]), None, k.shape[2] - q.shape[2], node.get("softcap", 0.0))
-    return join_heads(y), k, v
+@operator("ai.onnx.preview::FlexAttention")
+def _flex_attention(run: Run, node: Node, q: Any, k: Any, v: Any, *, values: Any) -> Any:
+    """Attention whose scores and shares pass through graphs of the node's own."""
+    heads, groups = q.shape[1], q.shape[1] // k.shape[1]
+    k, v = (jnp.repeat(x, groups, 1) if groups > 1 else x for x in (k, v))
+    scores = jnp.einsum("bhqd,bhkd->bhqk", q, k) * np.asarray(default_scale(node, q), q.dtype)
+    places = np.ogrid[: q.shape[0], :heads, : q.shape[2], : k.shape[2]]
+
+    def modified(name: str, x: Any) -> Any:
+        body = node.get(name)
+        if body is None:
+            return x
+        indices = [np.ascontiguousarray(p).astype(np.int64) for p in places]
+        return run.graph(body, [x, *indices][: len(body.inputs)], values)[0]
+
+    shares = jax.nn.softmax(modified("score_mod", scores).astype(scores.dtype), -1)
+    return jnp.einsum("bhqk,bhkd->bhqd", modified("prob_mod", shares), v)
 
 
-def _rotated(x: Any, cos: Any, sin: Any, interleaved: int) -> Any:
+_flex_attention.has_bodies = True  # type: ignore[attr-defined]
+
+
+def rotated(x: Any, cos: Any, sin: Any, interleaved: int) -> Any:
     """Rotary position embedding of x [batch, heads, time, d]; cos and sin [time, d/2], the rest of d passes."""
     size = 2 * cos.shape[-1]
     turned, kept = x[..., :size], x[..., size:]
@@ -149,5 +165,5 @@ def _rotary(run: Run, node: Node, x: Any, *rest: Any) -> Any:
         cos, sin = jnp.take(cos, at, 0)[:, None], jnp.take(sin, at, 0)[:, None]
     else:
         cos, sin = cos[:, None], sin[:, None]
-    y = _rotated(x, cos, sin, node.get("interleaved", 0))
+    y = rotated(x, cos, sin, node.get("interleaved", 0))
     return join_heads(y) if flat else y

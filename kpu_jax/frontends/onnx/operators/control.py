@@ -110,6 +110,8 @@ def _unrolled(run: Run, node: Node, body: Graph, trips: int, state: list[Any], v
 def _scan(run: Run, node: Node, *inputs: Any, values: Mapping[str, Any]) -> Any:
     body: Graph = node.get("body")
     scanned = node.get("num_scan_inputs")
+    if run.opset < 9:
+        return _batched_scan(run, node, inputs, values)
     count = len(inputs) - scanned
     axes = node.get("scan_input_axes", [0] * scanned)
     back = node.get("scan_input_directions", [0] * scanned)
@@ -125,3 +127,22 @@ def _scan(run: Run, node: Node, *inputs: Any, values: Mapping[str, Any]) -> Any:
     state, ys = jax.lax.scan(step, [_array(v) for v in inputs[:count]], xs)
     ys = [jnp.flip(y, 0) if turned else y for y, turned in zip(ys, out_back, strict=True)]
     return (*state, *(jnp.moveaxis(y, 0, a) for y, a in zip(ys, out_axes, strict=True)))
+
+
+def _batched_scan(run: Run, node: Node, inputs: tuple[Any, ...], values: Mapping[str, Any]) -> Any:
+    """The scan of opset 8, over axis 1 of every entry of a batch; its first input, the lengths, must be left out."""
+    if inputs[0] is not None or any(node.get("directions", [])):
+        raise NotImplementedError("sequences of several lengths, or backward")
+    body: Graph = node.get("body")
+    scanned = node.get("num_scan_inputs")
+    count = len(inputs) - 1 - scanned
+
+    def one(state: list[Any], xs: list[Any]) -> tuple[list[Any], list[Any]]:
+        def step(state: list[Any], items: list[Any]) -> tuple[list[Any], list[Any]]:
+            out = [_array(v) for v in run.graph(body, [*state, *items], values)]
+            return out[:count], out[count:]
+
+        return jax.lax.scan(step, state, xs)
+
+    state, ys = jax.vmap(one)([_array(v) for v in inputs[1 : 1 + count]], [_array(v) for v in inputs[1 + count :]])
+    return (*state, *ys)

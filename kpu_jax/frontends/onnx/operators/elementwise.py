@@ -149,6 +149,17 @@ def _is_inf(run: Run, node: Node, x: Any) -> Any:
     return xp.isinf(x) & ((x > 0) if not down else (x < 0) if not up else True)
 
 
+def converted(x: Any, dtype: Any, *, saturate: bool = True) -> Any:
+    """`x` in another type; eight-bit floats saturate where they would overflow."""
+    if x.dtype == dtype:
+        return x
+    y: Any = np.asarray(x) if known(x) else jnp.asarray(x)
+    if saturate and np.dtype(dtype).name.startswith("float8") and not np.dtype(dtype).name.endswith("e8m0fnu"):
+        most = float(jnp.finfo(dtype).max)
+        y = library(y).clip(y, -most, most)
+    return y.astype(dtype)
+
+
 @operator("Cast")
 def _cast(run: Run, node: Node, x: Any) -> Any:
     import onnx
@@ -156,11 +167,19 @@ def _cast(run: Run, node: Node, x: Any) -> Any:
     dtype = onnx.helper.tensor_dtype_to_np_dtype(node.get("to"))
     if dtype.kind == "O":
         raise NotImplementedError("text")
-    if known(x):
-        return np.asarray(x).astype(dtype)
-    return x if x.dtype == dtype else jnp.asarray(x).astype(dtype)
+    return converted(x, dtype, saturate=bool(node.get("saturate", 1)))
 
 
 @operator("CastLike")
 def _cast_like(run: Run, node: Node, x: Any, like: Any) -> Any:
-    return x if x.dtype == like.dtype else (np if known(x) else jnp).asarray(x).astype(like.dtype)
+    return converted(x, like.dtype, saturate=bool(node.get("saturate", 1)))
+
+
+@operator("BitCast")
+def _bit_cast(run: Run, node: Node, x: Any) -> Any:
+    import onnx
+
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(node.get("to"))
+    if known(x):
+        return np.ascontiguousarray(x).view(dtype).reshape(np.shape(x))
+    return jax.lax.bitcast_convert_type(x.astype(np.uint8) if x.dtype == bool else x, dtype)

@@ -13,12 +13,29 @@ from kpu_jax.frontends.onnx.model import Node
 from kpu_jax.frontends.onnx.operators.elementwise import library
 from kpu_jax.frontends.onnx.run import Run, known, operator
 
+MOST_ELEMENTS = 2**28  # of an array that is computed while the file is read: no weight and no shape has more
+
 
 def whole(run: Run, node: Node, value: Any, what: str) -> list[int]:
     """A known array as a list of integers; else the error that the shape is data."""
     if not known(value):
-        raise run.fail(node, f"{what} is computed from the model's inputs: its shapes are unknown; give that input's value with inputs=")
+        raise run.data(node, what, value)
     return [int(v) for v in np.ravel(value)]
+
+
+def _made(*shape: int) -> tuple[int, ...]:
+    """The shape of an array that is to be made while the file is read; a few bytes of a file must not fill the memory."""
+    if math.prod(shape) > MOST_ELEMENTS:
+        raise ValueError(f"an array of shape {shape} has more than {MOST_ELEMENTS} elements")
+    return shape
+
+
+def _counted(start: Any, limit: Any, delta: Any) -> tuple[Any, Any, Any]:
+    """The arguments of `np.arange`, if it makes an array of a size that can be."""
+    if not delta:
+        raise ValueError("a step of 0")
+    _made(max(0, math.ceil((float(limit) - float(start)) / float(delta))))
+    return start, limit, delta
 
 
 @operator("Constant")
@@ -67,7 +84,7 @@ def _squeeze(run: Run, node: Node, x: Any, axes: Any = None) -> Any:
     return library(x).squeeze(x, None if given is None else tuple(given))
 
 
-@operator("Unsqueeze")
+@operator("Unsqueeze", "com.microsoft::ExpandDims")
 def _unsqueeze(run: Run, node: Node, x: Any, axes: Any = None) -> Any:
     given = node.get("axes") if axes is None else whole(run, node, axes, "the axes")
     return library(x).expand_dims(x, tuple(given))
@@ -126,7 +143,7 @@ def _gather_elements(run: Run, node: Node, x: Any, at: Any) -> Any:
     return library(x, at).take_along_axis(x, at, node.get("axis", 0))
 
 
-@operator("GatherND")
+@operator("GatherND", "com.microsoft::GatherND")
 def _gather_nd(run: Run, node: Node, x: Any, at: Any) -> Any:
     def pick(x: Any, at: Any) -> Any:
         return x[tuple(at[..., i] for i in range(at.shape[-1]))]
@@ -161,10 +178,12 @@ def _expand(run: Run, node: Node, x: Any, shape: Any) -> Any:
 
 @operator("Tile")
 def _tile(run: Run, node: Node, x: Any, repeats: Any) -> Any:
-    return library(x).tile(x, whole(run, node, repeats, "the number of repeats"))
+    counts = whole(run, node, repeats, "the number of repeats")
+    _made(*np.shape(x), *counts)
+    return library(x).tile(x, counts)
 
 
-@operator("Pad")
+@operator("Pad", "com.microsoft::Pad")
 def _pad(run: Run, node: Node, x: Any, pads: Any = None, value: Any = None, axes: Any = None) -> Any:
     sizes = node.get("pads", node.get("paddings")) if pads is None else whole(run, node, pads, "the padding")
     at = range(np.ndim(x)) if axes is None else [a % np.ndim(x) for a in whole(run, node, axes, "the axes")]
@@ -178,6 +197,7 @@ def _pad(run: Run, node: Node, x: Any, pads: Any = None, value: Any = None, axes
         return library(x).pad(x[cut], sides, mode={"edge": "edge", "reflect": "reflect", "wrap": "wrap"}[mode])
     fill = node.get("value", 0.0) if value is None else value
     if known(x, fill):
+        _made(*(n + a + b for n, (a, b) in zip(np.shape(x[cut]), sides, strict=True)))
         return np.pad(x[cut], sides, constant_values=np.asarray(fill, x.dtype))
     return jax.lax.pad(jnp.asarray(x)[cut], jnp.asarray(fill, x.dtype).reshape(()), [(a, b, 0) for a, b in sides])
 
@@ -185,15 +205,17 @@ def _pad(run: Run, node: Node, x: Any, pads: Any = None, value: Any = None, axes
 @operator("ConstantOfShape")
 def _constant_of_shape(run: Run, node: Node, shape: Any) -> Any:
     value = node.get("value", np.zeros(1, np.float32))
-    return np.full(whole(run, node, shape, "the shape"), value.reshape(-1)[0], value.dtype)
+    return np.full(_made(*whole(run, node, shape, "the shape")), value.reshape(-1)[0], value.dtype)
 
 
-@operator("Range")
-def _range(run: Run, node: Node, start: Any, limit: Any, delta: Any) -> Any:
-    if not known(start, limit, delta):
-        raise run.fail(node, "its ends are computed from the model's inputs: its shapes are unknown; give them with inputs=")
+@operator("Range", "com.microsoft::Range")
+def _range(run: Run, node: Node, start: Any, limit: Any, delta: Any = None) -> Any:
+    delta = np.ones((), np.asarray(start).dtype) if delta is None and known(start) else delta
+    for end in (start, limit, delta):
+        if not known(end):
+            raise run.data(node, "an end", end)
     ends = (np.ravel(v)[0] for v in (start, limit, delta))
-    return np.arange(*ends, dtype=np.asarray(start).dtype)
+    return np.arange(*_counted(*ends), dtype=np.asarray(start).dtype)
 
 
 @operator("OneHot")
@@ -206,11 +228,14 @@ def _one_hot(run: Run, node: Node, at: Any, depth: Any, values: Any) -> Any:
 
 @operator("EyeLike")
 def _eye(run: Run, node: Node, x: Any) -> Any:
+    import onnx
+
     rows, cols = np.shape(x)
-    return np.eye(rows, cols, k=node.get("k", 0), dtype=x.dtype)
+    given = node.get("dtype")
+    return np.eye(rows, cols, k=node.get("k", 0), dtype=onnx.helper.tensor_dtype_to_np_dtype(given) if given else x.dtype)
 
 
-@operator("Trilu")
+@operator("Trilu", "com.microsoft::Trilu")
 def _trilu(run: Run, node: Node, x: Any, k: Any = None) -> Any:
     shift = 0 if k is None else whole(run, node, k, "the diagonal")[0]
     return (library(x).triu if node.get("upper", 1) else library(x).tril)(x, shift)
@@ -229,3 +254,17 @@ def _space_to_depth(run: Run, node: Node, x: Any) -> Any:
     b, (n, c, h, w) = node.get("blocksize"), x.shape
     order = (0, 3, 5, 1, 2, 4) if node.get("mode", "DCR") == "DCR" else (0, 1, 3, 5, 2, 4)
     return x.reshape(n, c, h // b, b, w // b, b).transpose(order).reshape(n, c * b * b, h // b, w // b)
+
+
+@operator("TensorScatter")
+def _tensor_scatter(run: Run, node: Node, cache: Any, update: Any, at: Any = None) -> Any:
+    """`update` written into `cache` along an axis from a place of each batch entry on."""
+    axis, time = node.get("axis", -2) % np.ndim(cache), np.arange(update.shape[node.get("axis", -2)])
+    first = jnp.zeros(cache.shape[0], np.int64) if at is None else jnp.asarray(at)
+    places = first[:, None] + time
+    places = places % cache.shape[axis] if node.get("mode", "linear") == "circular" else places
+
+    def write(one: Any, new: Any, where: Any) -> Any:
+        return jnp.moveaxis(jnp.moveaxis(one, axis - 1, 0).at[where].set(jnp.moveaxis(new, axis - 1, 0)), 0, axis - 1)
+
+    return jax.vmap(write)(jnp.asarray(cache), jnp.asarray(update), places)

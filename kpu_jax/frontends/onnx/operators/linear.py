@@ -1,4 +1,4 @@
-"""Products, convolutions and poolings."""
+"""Products and convolutions."""
 
 from __future__ import annotations
 
@@ -30,6 +30,8 @@ def _matmul(run: Run, node: Node, a: Any, b: Any) -> Any:
 def _fused_matmul(run: Run, node: Node, a: Any, b: Any) -> Any:
     a = jnp.swapaxes(a, -1, -2) if node.get("transA", 0) else a
     b = jnp.swapaxes(b, -1, -2) if node.get("transB", 0) else b
+    a = jnp.moveaxis(a, 0, -2) if node.get("transBatchA", 0) else a
+    b = jnp.moveaxis(b, 0, -2) if node.get("transBatchB", 0) else b
     return scaled(jnp.matmul(a, b), node.get("alpha", 1.0))
 
 
@@ -51,6 +53,31 @@ def _gemm(run: Run, node: Node, a: Any, b: Any, c: Any = None) -> Any:
         product = jnp.matmul(a.T if turn_a else a, b.T if turn_b else b)
     product = scaled(product, node.get("alpha", 1.0))
     return product if c is None else product + scaled(floats(c), node.get("beta", 1.0))
+
+
+@operator("com.microsoft::FusedGemm", "com.microsoft::GemmFastGelu")
+def _fused_gemm(run: Run, node: Node, a: Any, b: Any, c: Any = None) -> Any:
+    from kpu_jax.frontends.onnx.operators.recurrent import ACTIVATIONS
+
+    y = _gemm(run, node, a, b, c) if node.operator.endswith("FusedGemm") else jnp.matmul(a, b) + (0 if c is None else c)
+    if node.operator.endswith("FastGelu"):
+        return jax.nn.gelu(y)
+    kind = node.get("activation", "")
+    numbers = [node.get(f"activation_{name}") for name in ("alpha", "beta", "gamma")]
+    return ACTIVATIONS[kind](y, *(v for v in numbers if v is not None)) if kind else y
+
+
+@operator("com.microsoft::CDist")
+def _distances(run: Run, node: Node, a: Any, b: Any) -> Any:
+    """Distances of the rows of `a` and `b`, by the product of both."""
+    squares = jnp.sum(a * a, -1)[:, None] + jnp.sum(b * b, -1)[None] - 2 * jnp.matmul(a, b.T)
+    squares = jnp.maximum(squares, 0)
+    return squares if node.get("metric", "sqeuclidean") == "sqeuclidean" else jnp.sqrt(squares)
+
+
+@operator("com.microsoft::Inverse")
+def _inverse(run: Run, node: Node, x: Any) -> Any:
+    return jnp.linalg.inv(x)
 
 
 @operator("Einsum")
@@ -116,6 +143,13 @@ def _fused_conv(run: Run, node: Node, x: Any, w: Any, bias: Any = None, addend: 
     return ACTIVATIONS[kind](y, *node.get("activation_params", ())) if kind else y
 
 
+@operator("com.microsoft::NhwcConv")
+def _nhwc_conv(run: Run, node: Node, x: Any, w: Any, bias: Any = None) -> Any:
+    """Channels last on both sides."""
+    turned = (jnp.moveaxis(jnp.asarray(v), -1, 1) for v in (x, w))
+    return jnp.moveaxis(with_bias(convolve(node, *turned), bias), 1, -1)
+
+
 @operator("ConvTranspose")
 def _conv_transpose(run: Run, node: Node, x: Any, w: Any, bias: Any = None) -> Any:
     rank, groups = x.ndim - 2, node.get("group", 1)
@@ -140,69 +174,6 @@ def _conv_transpose(run: Run, node: Node, x: Any, w: Any, bias: Any = None) -> A
         dimension_numbers=dimension_numbers(rank), feature_group_count=groups,
     )  # fmt: skip
     return with_bias(y, bias)
-
-
-# -- poolings
-
-
-def _windows(node: Node, x: Any) -> tuple[list[int], list[int], list[int], list[tuple[int, int]], list[int]]:
-    """(kernel, stride, dilation, padding with what ceil_mode adds, outputs)."""
-    kernel = node.get("kernel_shape")
-    rank = len(kernel)
-    stride, dilation = node.get("strides", [1] * rank), node.get("dilations", [1] * rank)
-    pads = padding(node, x.shape[2:], kernel, stride, dilation)
-    outs, sides = [], []
-    for n, k, s, d, (low, high) in zip(x.shape[2:], kernel, stride, dilation, pads, strict=True):
-        room = n + low + high - ((k - 1) * d + 1)
-        out = room // s + 1
-        if node.get("ceil_mode", 0) and room % s and out * s < n + low:  # a window must start on data
-            out += 1
-        outs.append(out)
-        sides.append((low, max(high, (out - 1) * s + (k - 1) * d + 1 - n - low)))
-    return kernel, stride, dilation, sides, outs
-
-
-def _pool(node: Node, x: Any, start: Any, fold: Any) -> Any:
-    kernel, stride, dilation, sides, _ = _windows(node, x)
-    one = (1, 1)
-    return jax.lax.reduce_window(
-        x, np.asarray(start, x.dtype), fold, (*one, *kernel), (*one, *stride), [(0, 0), (0, 0), *sides], window_dilation=(*one, *dilation)
-    )
-
-
-@operator("MaxPool")
-def _max_pool(run: Run, node: Node, x: Any) -> Any:
-    if len(node.outputs) > 1 and node.outputs[1]:
-        raise NotImplementedError("indices")
-    lowest = -np.inf if np.dtype(x.dtype).kind not in "iu" else np.iinfo(x.dtype).min
-    return _pool(node, x, lowest, jax.lax.max)
-
-
-@operator("AveragePool")
-def _average_pool(run: Run, node: Node, x: Any) -> Any:
-    kernel, stride, dilation, sides, outs = _windows(node, x)
-    pads = padding(node, x.shape[2:], kernel, stride, dilation)
-    counts: Any = np.ones(())
-    for n, k, s, d, (low, high), out in zip(x.shape[2:], kernel, stride, dilation, pads, outs, strict=True):
-        first, last = (0, n + low + high) if node.get("count_include_pad", 0) else (low, low + n)
-        taps = np.arange(out)[:, None] * s + np.arange(k)[None] * d
-        counts = np.multiply.outer(counts, ((taps >= first) & (taps < last)).sum(1))
-    total = _pool(node, x, 0, jax.lax.add)
-    return total * (1 / counts).astype(x.dtype)
-
-
-@operator("GlobalAveragePool", "GlobalMaxPool")
-def _global_pool(run: Run, node: Node, x: Any) -> Any:
-    axes = tuple(range(2, x.ndim))
-    return jnp.mean(x, axes, keepdims=True) if "Average" in node.operator else jnp.max(x, axes, keepdims=True)
-
-
-@operator("LpPool", "GlobalLpPool")
-def _lp_pool(run: Run, node: Node, x: Any) -> Any:
-    p = node.get("p", 2)
-    if node.operator == "GlobalLpPool":
-        return jnp.sum(jnp.abs(x) ** p, tuple(range(2, x.ndim)), keepdims=True) ** (1 / p)
-    return _pool(node, jnp.abs(x) ** p, 0, jax.lax.add) ** np.asarray(1 / p, x.dtype)
 
 
 @operator("Det")

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kpu_jax.frontends.onnx.model import Node
-from kpu_jax.frontends.onnx.operators.elementwise import library
+from kpu_jax.frontends.onnx.operators.elementwise import converted, library
 from kpu_jax.frontends.onnx.run import Quantised, Run, known, operator
 
 
@@ -144,7 +144,7 @@ def _dequantise(run: Run, node: Node, q: Any, scale: Any, zero: Any = None) -> A
 
 def quantise(x: Any, scale: Any, zero: Any, dtype: Any) -> Any:
     """round(x / scale) + zero point, saturated."""
-    limits = np.iinfo(dtype)
+    limits = jnp.iinfo(dtype)
     shift = np.zeros((), np.int32) if zero is None else zero.astype(np.int32)
     xp = library(x, scale, shift)
     return xp.clip(xp.rint(x / scale).astype(np.int32) + shift, limits.min, limits.max).astype(dtype)
@@ -152,12 +152,17 @@ def quantise(x: Any, scale: Any, zero: Any, dtype: Any) -> Any:
 
 @operator("QuantizeLinear", "com.microsoft::QuantizeLinear")
 def _quantise(run: Run, node: Node, x: Any, scale: Any, zero: Any = None) -> Any:
-    if node.get("block_size", 0):
-        raise NotImplementedError("block_size")
-    dtype = np.dtype(np.uint8) if zero is None else np.dtype(zero.dtype)
+    import onnx
+
+    given = node.get("output_dtype", 0)
+    plain = onnx.helper.tensor_dtype_to_np_dtype(given) if given else np.dtype(np.uint8)
+    dtype = plain if zero is None else np.dtype(zero.dtype)
     axis = node.get("axis", 1)
-    if dtype.kind not in "iu":
-        return (x / _along(scale, np.ndim(x), axis)).astype(dtype)
+    if node.get("block_size", 0):
+        spread = [None if v is None else library(v).repeat(v, node.get("block_size"), axis) for v in (scale, zero)]
+        scale, zero = (None if v is None else v[tuple(slice(n) for n in np.shape(x))] for v in spread)
+    if not jnp.issubdtype(dtype, jnp.integer):
+        return converted(x / _along(scale, np.ndim(x), axis), dtype)
     return quantise(x, _along(scale, np.ndim(x), axis), _along(zero, np.ndim(x), axis), dtype)
 
 
@@ -206,10 +211,14 @@ def _conv_integer(run: Run, node: Node, x: Any, w: Any, x_zero: Any = None, w_ze
     return product_sums(x, x_zero, w, w_zero, convolution(node))
 
 
-@operator("QLinearConv")
+@operator("QLinearConv", "com.microsoft::QLinearConv")
 def _qlinear_conv(
     run: Run, node: Node, x: Any, x_scale: Any, x_zero: Any, w: Any, w_scale: Any, w_zero: Any, s: Any, z: Any, bias: Any = None
 ) -> Any:
+    if node.get("channels_last", 0):
+        first = Node(node.operator, node.name, (), (), {**node.attributes, "channels_last": 0})
+        turned = jnp.moveaxis(jnp.asarray(x), -1, 1)
+        return jnp.moveaxis(_qlinear_conv(run, first, turned, x_scale, x_zero, w, w_scale, w_zero, s, z, bias), 1, -1)
     acc = product_sums(x, x_zero, w, w_zero, convolution(node))
     acc = acc if bias is None else acc + _along(bias, acc.ndim, 1)
     return quantise(acc.astype(s.dtype) * (x_scale * _along(w_scale, acc.ndim, 1)), s, z, np.dtype(z.dtype))
@@ -231,13 +240,13 @@ def _qgemm(
 def _qlinear_binary(
     run: Run, node: Node, a: Any, a_scale: Any, a_zero: Any, b: Any, b_scale: Any, b_zero: Any, s: Any, z: Any = None
 ) -> Any:
-    x, y = (_number(q, scale, zero) for q, scale, zero in ((a, a_scale, a_zero), (b, b_scale, b_zero)))
+    x, y = (number(q, scale, zero) for q, scale, zero in ((a, a_scale, a_zero), (b, b_scale, b_zero)))
     return quantise(x + y if node.operator.endswith("Add") else x * y, s, z, a.dtype)
 
 
 @operator("com.microsoft::QLinearSigmoid", "com.microsoft::QLinearLeakyRelu", "com.microsoft::QLinearGlobalAveragePool")
 def _qlinear_unary(run: Run, node: Node, q: Any, scale: Any, zero: Any, s: Any, z: Any = None) -> Any:
-    x = _number(q, scale, zero)
+    x = number(q, scale, zero)
     if node.operator.endswith("Sigmoid"):
         y = jax.nn.sigmoid(x)
     elif node.operator.endswith("LeakyRelu"):
@@ -249,10 +258,33 @@ def _qlinear_unary(run: Run, node: Node, q: Any, scale: Any, zero: Any, s: Any, 
 
 @operator("com.microsoft::QLinearConcat")
 def _qlinear_concat(run: Run, node: Node, s: Any, z: Any, *rest: Any) -> Any:
-    parts = [_number(*rest[i : i + 3]) for i in range(0, len(rest), 3)]
+    parts = [number(*rest[i : i + 3]) for i in range(0, len(rest), 3)]
     return quantise(jnp.concatenate(parts, node.get("axis")), s, z, z.dtype)
 
 
-def _number(q: Any, scale: Any, zero: Any) -> Any:
+def number(q: Any, scale: Any, zero: Any) -> Any:
+    """(q - zero) * scale."""
     wide = q.astype(scale.dtype)
     return (wide if zero is None else wide - zero.astype(scale.dtype)) * scale
+
+
+@operator("com.microsoft::QLinearSoftmax")
+def _qlinear_softmax(run: Run, node: Node, q: Any, scale: Any, zero: Any, s: Any, z: Any) -> Any:
+    axis = node.get("axis", -1) % np.ndim(q)
+    x = number(q, scale, zero)
+    flat = node.get("opset", run.opset) < 13  # the tensor as a matrix, cut at the axis
+    y = jax.nn.softmax(x.reshape(*x.shape[:axis], -1), -1).reshape(x.shape) if flat else jax.nn.softmax(x, axis)
+    return quantise(y, s, z, q.dtype)
+
+
+@operator("com.microsoft::QLinearWhere")
+def _qlinear_where(
+    run: Run, node: Node, test: Any, a: Any, a_scale: Any, a_zero: Any, b: Any, b_scale: Any, b_zero: Any, s: Any, z: Any
+) -> Any:
+    return quantise(jnp.where(test, number(a, a_scale, a_zero), number(b, b_scale, b_zero)), s, z, a.dtype)
+
+
+@operator("com.microsoft::QLinearReduceMean")
+def _qlinear_mean(run: Run, node: Node, q: Any, scale: Any, zero: Any, s: Any, z: Any) -> Any:
+    axes = tuple(node.get("axes") or range(np.ndim(q)))
+    return quantise(jnp.mean(number(q, scale, zero), axes, keepdims=bool(node.get("keepdims", 1))), s, z, q.dtype)

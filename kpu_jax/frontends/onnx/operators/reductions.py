@@ -1,4 +1,4 @@
-"""Reductions, normalisations and what sorts."""
+"""Reductions, softmax, running sums and what sorts."""
 
 from __future__ import annotations
 
@@ -60,112 +60,38 @@ def _softmax(run: Run, node: Node, x: Any) -> Any:
     return fn(x.reshape(*x.shape[:axis], -1), axis=-1).reshape(x.shape)
 
 
+@operator("com.microsoft::BiasSoftmax")
+def _bias_softmax(run: Run, node: Node, x: Any, bias: Any) -> Any:
+    axis = node.get("axis", 1) % np.ndim(x)
+    outer = not node.get("is_inner_broadcast", 1)  # the bias belongs to the last of the outer axes, or to all inner ones
+    spread = bias if not outer or np.ndim(bias) == np.ndim(x) else jnp.expand_dims(bias, tuple(range(1, 1 + np.ndim(x) - np.ndim(bias))))
+    y = x + spread
+    return jax.nn.softmax(y.reshape(*y.shape[:axis], -1), -1).reshape(y.shape)
+
+
 @operator("Hardmax")
 def _hardmax(run: Run, node: Node, x: Any) -> Any:
     axis = node.get("axis", -1 if run.opset >= 13 else 1)
     return jax.nn.one_hot(jnp.argmax(x, axis), x.shape[axis], axis=axis, dtype=x.dtype)
 
 
-def _by_channel(x: Any, value: Any) -> Any:
-    """[channel] laid along axis 1 of `x`."""
-    return library(value).reshape(value, (-1,) + (1,) * (np.ndim(x) - 2))
-
-
-@operator("BatchNormalization")
-def _batch_norm(run: Run, node: Node, x: Any, scale: Any, bias: Any, mean: Any, var: Any) -> Any:
-    if node.get("training_mode", 0):
-        raise NotImplementedError("training_mode = 1")
-    epsilon = np.asarray(node.get("epsilon", 1e-5), np.float32)
-    factor = scale / library(var).sqrt(var + epsilon)  # of weights: one product and one sum per element remain
-    return (x * _by_channel(x, factor) + _by_channel(x, bias - mean * factor)).astype(x.dtype)
-
-
-def _moments(x: Any, axes: tuple[int, ...], epsilon: float) -> tuple[Any, Any, Any]:
-    """(mean, 1 / deviation, standardised)."""
-    mean = jnp.mean(x, axes, keepdims=True)
-    centred = x - mean
-    inverse = jax.lax.rsqrt(jnp.mean(centred * centred, axes, keepdims=True) + np.asarray(epsilon, x.dtype))
-    return mean, inverse, centred * inverse
-
-
-def _standardised(x: Any, axes: tuple[int, ...], epsilon: float) -> Any:
-    return _moments(x, axes, epsilon)[2]
-
-
-@operator("InstanceNormalization")
-def _instance_norm(run: Run, node: Node, x: Any, scale: Any, bias: Any) -> Any:
-    y = _standardised(x, tuple(range(2, x.ndim)), node.get("epsilon", 1e-5))
-    return y * _by_channel(x, scale) + _by_channel(x, bias)
-
-
-@operator("GroupNormalization")
-def _group_norm(run: Run, node: Node, x: Any, scale: Any, bias: Any) -> Any:
-    groups = node.get("num_groups")
-    y = _standardised(x.reshape(x.shape[0], groups, -1), (2,), node.get("epsilon", 1e-5)).reshape(x.shape)
-    if scale.shape[0] != x.shape[1]:
-        scale, bias = (library(v).repeat(v, x.shape[1] // groups) for v in (scale, bias))
-    return y * _by_channel(x, scale) + _by_channel(x, bias)
-
-
-@operator("LayerNormalization")
-def _layer_norm(run: Run, node: Node, x: Any, scale: Any, bias: Any = None) -> Any:
-    axis = node.get("axis", -1) % x.ndim
-    mean, inverse, y = _moments(x, tuple(range(axis, x.ndim)), node.get("epsilon", 1e-5))
-    y = y * scale if bias is None else y * scale + bias
-    return y, mean, inverse
-
-
-@operator("RMSNormalization", "SimplifiedLayerNormalization")
-def _rms_norm(run: Run, node: Node, x: Any, scale: Any) -> Any:
-    axes = tuple(range(node.get("axis", -1) % x.ndim, x.ndim))
-    return x * jax.lax.rsqrt(jnp.mean(x * x, axes, keepdims=True) + np.asarray(node.get("epsilon", 1e-5), x.dtype)) * scale
-
-
-@operator("com.microsoft::SkipLayerNormalization", "com.microsoft::SkipSimplifiedLayerNormalization")
-def _skip_norm(run: Run, node: Node, x: Any, skip: Any, scale: Any, *rest: Any) -> Any:
-    simple = "Simplified" in node.operator
-    shift = None if simple or not rest else rest[0]
-    bias = rest[0] if simple and rest else rest[1] if len(rest) > 1 else None
-    total = x + skip if bias is None else x + skip + bias
-    y = _rms_norm(run, node, total, scale) if simple else _layer_norm(run, node, total, scale, shift)[0]
-    return (y, None, None, total) if len(node.outputs) > 1 else y
-
-
-@operator("LpNormalization")
-def _lp_norm(run: Run, node: Node, x: Any) -> Any:
-    axis = node.get("axis", -1)
-    size = jnp.sum(jnp.abs(x), axis, keepdims=True) if node.get("p", 2) == 1 else jnp.sqrt(jnp.sum(x * x, axis, keepdims=True))
-    return x / jnp.where(size == 0, 1, size)
-
-
-@operator("MeanVarianceNormalization")
-def _mean_variance(run: Run, node: Node, x: Any) -> Any:
-    return _standardised(x, tuple(node.get("axes", [0, 2, 3])), 1e-18)
-
-
-@operator("LRN")
-def _lrn(run: Run, node: Node, x: Any) -> Any:
-    size = node.get("size")
-    low = (size - 1) // 2
-    window = (1, size) + (1,) * (x.ndim - 2)
-    pads = [(0, 0), (low, size - 1 - low)] + [(0, 0)] * (x.ndim - 2)
-    around = jax.lax.reduce_window(x * x, np.zeros((), x.dtype), jax.lax.add, window, (1,) * x.ndim, pads)
-    return x / (node.get("bias", 1.0) + node.get("alpha", 1e-4) / size * around) ** node.get("beta", 0.75)
-
-
-@operator("CumSum")
-def _cumsum(run: Run, node: Node, x: Any, axis: Any) -> Any:
+@operator("CumSum", "CumProd")
+def _running(run: Run, node: Node, x: Any, axis: Any) -> Any:
+    if not known(axis):
+        raise run.data(node, "the axis", axis)
     at, xp = int(np.ravel(axis)[0]), library(x)
     y = xp.flip(x, at) if node.get("reverse", 0) else x
-    total = xp.cumsum(y, at, dtype=x.dtype)
-    total = total - y if node.get("exclusive", 0) else total
+    if node.get("exclusive", 0):  # one place on, behind a zero (a one)
+        first = xp.full_like(xp.take(y, np.arange(1), at), node.operator == "CumProd")
+        y = xp.concatenate([first, xp.take(y, np.arange(y.shape[at] - 1), at)], at)
+    total = (xp.cumsum if node.operator == "CumSum" else xp.cumprod)(y, at, dtype=x.dtype)
     return xp.flip(total, at) if node.get("reverse", 0) else total
 
 
 @operator("TopK")
 def _top_k(run: Run, node: Node, x: Any, k: Any = None) -> Any:
     if k is not None and not known(k):
-        raise run.fail(node, "the number of results is data: its shapes are unknown")
+        raise run.data(node, "the number of results", k)
     count, axis = int(node.get("k", 0) if k is None else np.ravel(k)[0]), node.get("axis", -1)
     moved = jnp.moveaxis(x, axis, -1)
     values, at = jax.lax.top_k(moved if node.get("largest", 1) else -moved, count)
@@ -173,28 +99,46 @@ def _top_k(run: Run, node: Node, x: Any, k: Any = None) -> Any:
     return jnp.moveaxis(values, -1, axis), jnp.moveaxis(at, -1, axis).astype(np.int64)
 
 
-@operator("NonZero", "Compress", "Unique")
+@operator("NonZero", "Compress", "Unique", "com.microsoft::Unique")
 def _data_shaped(run: Run, node: Node, x: Any, chosen: Any = None) -> Any:
+    """Known inputs give known shapes; of others the host has the work, whose result is as large as it can be."""
     if node.operator == "NonZero" and known(x):
         return np.array(np.nonzero(x), np.int64)
     if node.operator == "Compress" and known(chosen):
         at = np.flatnonzero(chosen)
         return jnp.take(x, at, node.get("axis")) if node.get("axis") is not None else jnp.ravel(x)[at]
-    if node.operator == "Unique" and known(x) and node.get("axis") is None and node.get("sorted", 1):
-        found = np.unique(x, True, True, True)
-        return tuple(v.astype(np.int64) if i else v for i, v in enumerate(found))
-    raise NotImplementedError("inputs that are data: its shapes are unknown")
+    if node.operator.endswith("Unique") and known(x):
+        return _unique(node, x)
+    if run.unsupported == "error":
+        raise NotImplementedError("inputs that are data: its shapes are unknown")
+    size, wide = max(1, int(np.prod(np.shape(x)))), np.dtype(np.int64)
+    if node.operator == "NonZero":
+        return run.on_host(node, [x], [jax.ShapeDtypeStruct((np.ndim(x), size), wide)])
+    flat = node.get("axis") is None
+    outputs = [jax.ShapeDtypeStruct((size,) if flat else np.shape(x), x.dtype)]
+    outputs += [jax.ShapeDtypeStruct((size if flat else np.shape(x)[node.get("axis")],), wide) for name in node.outputs[1:] if name]
+    return run.on_host(node, [x, chosen], outputs)
+
+
+def _unique(node: Node, x: np.ndarray) -> tuple[Any, ...]:
+    """(values, where each is first, which each was, how many)."""
+    axis = node.get("axis")
+    found, first, inverse, counts = np.unique(x, True, True, True, axis=axis)
+    inverse = np.ravel(inverse)
+    if not node.get("sorted", 1) or node.operator.startswith("com."):
+        order = np.argsort(first, kind="stable")
+        found, first, counts = np.take(found, order, axis or 0), first[order], counts[order]
+        inverse = np.argsort(order, kind="stable")[inverse]
+    first, inverse, counts = (v.astype(np.int64) for v in (first, inverse, counts))
+    return (found, inverse, counts) if node.operator.startswith("com.") else (found, first, inverse, counts)
 
 
 @operator("NonMaxSuppression")
 def _suppression(run: Run, node: Node, boxes: Any, scores: Any, most: Any = None, *rest: Any) -> Any:
     """Sorting and choosing, which the host does; as many boxes as can be chosen at most."""
-    from kpu_jax.frontends.onnx.host import host_operator
-
     batch, classes, count = scores.shape
     kept = min(count, int(np.ravel(most)[0])) if known(most) and most is not None else count
-    shape = jax.ShapeDtypeStruct((max(1, batch * classes * kept), 3), np.dtype(np.int64))
-    return host_operator(node.operator, [boxes, scores], [shape], skip=run.unsupported == "skip")[0]
+    return run.on_host(node, [boxes, scores], [jax.ShapeDtypeStruct((max(1, batch * classes * kept), 3), np.dtype(np.int64))])
 
 
 @operator("ReverseSequence")

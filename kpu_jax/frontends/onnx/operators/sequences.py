@@ -1,4 +1,4 @@
-"""Sequences of arrays (Python lists), optional values, random numbers and spectra."""
+"""Sequences of arrays (Python lists), optional values and random numbers."""
 
 from __future__ import annotations
 
@@ -73,6 +73,16 @@ def _element(run: Run, node: Node, x: Any = None) -> Any:
     return x
 
 
+@operator("Multinomial")
+def _multinomial(run: Run, node: Node, x: Any) -> Any:
+    """Draws [row, sample] of classes by their unnormalised log probabilities; JAX's generator."""
+    import onnx
+
+    dtype, count = onnx.helper.tensor_dtype_to_np_dtype(node.get("dtype", 6)), node.get("sample_size", 1)
+    key = jax.random.key(int(node.get("seed", 0.0)))
+    return jax.random.categorical(key, jnp.asarray(x)[:, None], shape=(x.shape[0], count)).astype(dtype)
+
+
 @operator("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli")
 def _random(run: Run, node: Node, like: Any = None) -> Any:
     """Random numbers of JAX's generator: the same work, other numbers than another runtime's."""
@@ -87,39 +97,3 @@ def _random(run: Run, node: Node, like: Any = None) -> Any:
     if "Normal" in node.operator:
         return (node.get("mean", 0.0) + node.get("scale", 1.0) * jax.random.normal(key, shape, np.float32)).astype(dtype)
     return jax.random.uniform(key, shape, np.float32, node.get("low", 0.0), node.get("high", 1.0)).astype(dtype)
-
-
-def _pairs(x: Any, dtype: Any) -> Any:
-    """Complex numbers as a last axis of two."""
-    return jnp.stack([x.real, x.imag], -1).astype(dtype)
-
-
-def _complex(x: Any) -> Any:
-    wide = jnp.asarray(x).astype(jnp.float32) if np.dtype(x.dtype).itemsize < 4 else jnp.asarray(x)
-    return jax.lax.complex(wide[..., 0], wide[..., 1]) if x.shape[-1] == 2 else wide[..., 0]
-
-
-@operator("DFT")
-def _dft(run: Run, node: Node, x: Any, length: Any = None, axis: Any = None) -> Any:
-    at = node.get("axis", 1 if run.opset < 20 else -2) if axis is None else whole(run, node, axis, "the axis")[0]
-    at = at - 1 if at > 0 and at == x.ndim - 1 else at
-    n = x.shape[at] if length is None else whole(run, node, length, "the length")[0]
-    at = at % x.ndim
-    values = _complex(x)
-    if node.get("inverse", 0):
-        return _pairs(jnp.fft.ifft(values, n, at), x.dtype)
-    one_sided = node.get("onesided", 0)
-    spectrum = jnp.fft.rfft(values, n, at) if one_sided and not jnp.iscomplexobj(values) else jnp.fft.fft(values, n, at)
-    return _pairs(spectrum, x.dtype)
-
-
-@operator("STFT")
-def _stft(run: Run, node: Node, signal: Any, step: Any, window: Any = None, length: Any = None) -> Any:
-    (hop,) = whole(run, node, step, "the step")
-    size = np.shape(window)[0] if length is None else whole(run, node, length, "the length")[0]
-    x = signal[..., None] if signal.ndim == 2 else signal
-    starts = np.arange(0, x.shape[1] - size + 1, hop)
-    frames = _complex(jnp.take(x, starts[:, None] + np.arange(size), 1))
-    frames = frames if window is None else frames * window
-    real = node.get("onesided", 1) and not jnp.iscomplexobj(frames)
-    return _pairs(jnp.fft.rfft(frames, size, -1) if real else jnp.fft.fft(frames, size, -1), signal.dtype)

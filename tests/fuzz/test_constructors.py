@@ -23,7 +23,7 @@ from kpu_jax.workload import ACTIVATIONS, VECTOR_FUNCTIONS, Conv, Gemm, VectorOp
 
 COUNTS = [250, pytest.param(20_000, marks=pytest.mark.long)]
 CHIP = (importlib.resources.files("kpu_jax.hardware") / "preset_files" / "edge_ai.yaml").read_text()
-STUDY = (Path(__file__).parents[1] / "experiments" / "which_kpu" / "space.toml").read_text()
+STUDY = (Path(__file__).parents[2] / "experiments" / "which_kpu" / "space.toml").read_text()
 ODD_OBJECTS = (
     [10**400, -(10**1000), 2**31, 2**53 + 2, 4j, object(), len, int, Ellipsis, datetime.date(2020, 1, 1), range(3), {1, 2}]
     + [np.float32(2), np.array(3), np.array([1, 2, 3]), np.array("4"), np.array(True), np.array(None), np.datetime64("2020")]
