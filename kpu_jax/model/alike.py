@@ -21,6 +21,8 @@ _TIMES = (PER_LEVEL - USED + 1, PER_LEVEL + C + 1, PER_LEVEL + OPERANDS + C + 1)
 _WORDS = (1, 0, 5)
 _ENDS = np.cumsum(np.add(_TIMES, _WORDS))
 KEY = int(_ENDS[-1])
+ROUNDING = 16  # roundings that a time of the key may have gathered
+_WEIGHTS = 1 + np.arange(KEY) * 0.6180339887498949 % 1  # no two alike, so that times that trade places are told apart
 _IS_TIME = np.concatenate([[1.0] * times + [0.0] * words for times, words in zip(_TIMES, _WORDS, strict=True)])
 
 
@@ -100,19 +102,25 @@ def _read(x: Scalar) -> tuple[Scalar, Scalar]:
     return jnp.maximum(levels, until), jnp.maximum(x[FABRIC + 1], own[2])
 
 
-def alike(began: Scalar, key: Scalar, cycles: Scalar) -> tuple[Scalar, ...]:
-    """[level] of [loop] bool: do loops that move blocks from this level on go on from the key `began` [loop] as from `key`?
+def sums_of(key: Scalar) -> tuple[Scalar, ...]:
+    """[level]: a sum of the key's parts that loops which move blocks from this level on read: if it differs, so do they."""
+    l3, l2, l1 = (jnp.sum(part, axis=-1) for part in jnp.split(key * _WEIGHTS, _ENDS[:-1], axis=-1))
+    return l3 + l2 + l1, l2 + l1, l1
 
-    `cycles` [loop]: the time between, whose rounding is allowed for.
+
+def alike(began: Scalar, key: Scalar, cycles: Scalar) -> tuple[Scalar, ...]:
+    """[level] bool: do loops that move blocks from this level on go on from the key `began` as from `key` [..., KEY]?
+
+    `cycles`: the time between, whose rounding is allowed for.
     """
-    slack = 16 * jnp.finfo(key.dtype).eps * column(_IS_TIME, key[0]) * (jnp.abs(key) + jnp.abs(cycles)[:, None])
+    slack = ROUNDING * jnp.finfo(key.dtype).eps * _IS_TIME * (jnp.abs(key) + jnp.abs(cycles)[..., None])
     equal = jnp.abs(began - key) <= slack
-    l3, l2, l1 = (jnp.all(part, axis=1) for part in jnp.split(equal, _ENDS[:-1], axis=1))
+    l3, l2, l1 = (jnp.all(part, axis=-1) for part in jnp.split(equal, _ENDS[:-1], axis=-1))
     return l3 & l2 & l1, l2 & l1, l1
 
 
 def at_levels(levels: Scalar, by_level: tuple[Scalar, ...]) -> Scalar:
-    """[loop]: of `by_level` [loop] the one of the loop's level, `levels` [loop]."""
+    """Of the three `by_level` the one of `levels` (0 to 2)."""
     l3, l2, l1 = by_level
     return jnp.where(levels == 0, l3, jnp.where(levels == 1, l2, l1))
 

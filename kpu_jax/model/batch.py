@@ -104,8 +104,10 @@ def in_lanes(problems: Problem, total: Scalar | int, lanes: int, along_of: Along
         task, following, fresh, walk, arrived, cycles, slopes = state
         c, along = assigned(task)
         start = begin_walk(c, along)
-        walk, arrived = _where(fresh, (start, start.now), (walk, arrived))
-        walk = walk._replace(done=walk.done | (task >= total))
+        # What the last schedule remembered is not wiped: the new one remembers nothing of it.
+        memory, blank = walk.memory, None
+        walk, arrived = _where(fresh, (start._replace(memory=blank), start.now), (walk._replace(memory=blank), arrived))
+        walk = walk._replace(memory=memory, done=walk.done | (task >= total))
 
         def step(carry: Any) -> Any:
             count, on, last = carry

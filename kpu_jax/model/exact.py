@@ -35,7 +35,7 @@ import jax.numpy as jnp
 from kpu_jax.engines.rates import Rates
 from kpu_jax.model.alike import Place, moved_on
 from kpu_jax.model.moves import Context, Stay, moves_at, timed_at
-from kpu_jax.model.repeats import Iterations, no_iterations, repeat
+from kpu_jax.model.repeats import Iterations, Memory, no_iterations, repeat
 from kpu_jax.model.step import FABRIC, LEVELS, STATE, Outs, advance, begin, finish
 from kpu_jax.model.walk import PLACES, loop_same, loop_trips, spans
 
@@ -66,6 +66,7 @@ class Walk(NamedTuple):
     stay: Stay
     loop: Scalar  # rank of the loop that went on to this step; -1 at first
     seen: Iterations | None  # None: walk every pass
+    memory: Memory | None
     steps: Scalar
     done: Scalar
 
@@ -108,13 +109,15 @@ def begin_walk(c: Context, along: Slopes | None = None, *, leap: bool = True) ->
     nothing = zeros[:LEVELS]
     slopes = None if along is None else jnp.zeros((len(along.at), STATE + LEVELS + 1, *zero.shape), zero.dtype)
     now = Arrival(begin(zero), zeros[:2], Outs(nothing, zero, zero > 0), slopes)
+    seen, memory = no_iterations(now.x, slopes) if leap else (None, None)
     return Walk(
         now=now,
         index=zeros,
         fresh=zeros == 0,
         stay=Stay(zeros[:2], zeros[:2]),
         loop=zero - 1,
-        seen=no_iterations(now.x, slopes) if leap else None,
+        seen=seen,
+        memory=memory,
         steps=zero,
         done=~c.plan.valid,
     )
@@ -137,11 +140,11 @@ def step_walk(c: Context, w: Walk, along: Slopes | None = None) -> Walk:
     now = Arrival(x - shift, moved_on(w.now.origin, shift), outs, slopes)
 
     rank, trips, index = c.plan.rank, loop_trips(c.plan, span), w.index
-    seen, over = w.seen, jnp.zeros_like(w.fresh)
-    if seen is not None:
+    seen, memory, over = w.seen, w.memory, jnp.zeros_like(w.fresh)
+    if seen is not None and memory is not None:
         same = jnp.sum(jnp.where(rank == w.loop, loop_same(c.plan, index, span), 0.0), axis=0)
         before, place = _place(w.now, w.stay, w.fresh), _place(now, stay, jnp.zeros_like(w.fresh))
-        seen, on = repeat(c, seen, before, place, slopes, span, index, trips, w.loop, same)
+        seen, memory, on = repeat(c, seen, memory, before, place, slopes, span, index, trips, w.loop, same)
         over = rank > on.recalled
         index = jnp.where(over, on.place.turned, index + jnp.where(rank == w.loop, on.leapt, 0.0))
         *holds, host = on.place.outs
@@ -157,6 +160,7 @@ def step_walk(c: Context, w: Walk, along: Slopes | None = None) -> Walk:
         stay=stay,
         loop=loop,
         seen=seen,
+        memory=memory,
         steps=w.steps + 1,
         # A time that is no number would keep the walk from repeating, for ever as it were.
         done=w.done | (loop < 0) | ~(shift < jnp.inf),

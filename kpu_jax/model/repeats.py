@@ -1,4 +1,9 @@
-"""What a walk need not walk twice: iterations that begin as an earlier one did. The proof stands in `model.exact`."""
+"""What a walk need not walk twice: iterations that begin as an earlier one did. The proof stands in `model.exact`.
+
+Of the last iterations of every loop, the walk remembers how they began and ended. What is long (keys and places) lies
+in a memory of records, one written per step; loops that begin and end together share them. Of a key, a sum is looked
+at first; only that of the likeliest iteration is then read and compared in full.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +13,26 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from kpu_jax.model.alike import KEY, PACKED, Place, alike, at_levels, cycles_between, key_of, left_alone, moved_on, unpacked
+from kpu_jax.model.alike import (
+    KEY,
+    PACKED,
+    ROUNDING,
+    Place,
+    alike,
+    at_levels,
+    cycles_between,
+    key_of,
+    left_alone,
+    moved_on,
+    sums_of,
+    unpacked,
+)
 from kpu_jax.model.moves import Context
 from kpu_jax.model.walk import LOOPS, Span, column
 
 Scalar = jax.Array
 KEPT = 2  # iterations of a loop that are remembered: with two places per block, two kinds of them take turns
+RECORDS = KEPT * LOOPS + 1  # one is free, whichever are remembered
 PATIENCE = 24  # iterations until a leap no longer waits for slopes that settle slowly
 
 
@@ -26,20 +45,30 @@ class Growth(NamedTuple):
 
 
 class Start(NamedTuple):
-    """How an iteration of each loop began; [loop] on the first axis."""
+    """How an iteration of each loop began, each [loop]."""
 
-    key: Scalar  # [loop, KEY]: what decides how it goes on
-    origin: Scalar  # [loop, 2]: the time, as high + low part
-    at: Scalar  # [loop]: its index
+    key: Scalar  # number of the record of what decides how it goes on
+    outer: Scalar  # sum of the key's parts that decide whether iterations of this loop repeat
+    inner: Scalar  # ... that decide how an iteration ends
+    high: Scalar  # the time, as high + low part
+    low: Scalar
+    at: Scalar  # its index
 
 
 class Iterations(NamedTuple):
     """The last iterations of each loop [rank], the latest first."""
 
     began: tuple[Start, ...]
-    ended: tuple[Scalar, ...]  # [loop, PACKED]: the place that the last step led to; not kept by walks with slopes
+    ended: tuple[Scalar, ...]  # [loop] number of the record of the place that the last step led to
     open: Scalar  # [loop] bool: the latest has not ended yet
     growth: tuple[Growth, ...]  # of walks with slopes
+
+
+class Memory(NamedTuple):
+    """Records; in a batch, the schedules lie on the first axis, so that a record is read and written in one piece."""
+
+    keys: Scalar  # [..., record, KEY]
+    places: Scalar | None  # [..., record, PACKED]; not kept by walks with slopes
 
 
 class Repeat(NamedTuple):
@@ -51,31 +80,44 @@ class Repeat(NamedTuple):
     recalled: Scalar  # rank of the loop whose new iteration is over, for it was recalled; LOOPS if there is none
 
 
+class _Found(NamedTuple):
+    """The remembered iteration that may have begun like the new one."""
+
+    rank: Scalar  # of its loop; LOOPS or more if there is none
+    back: Scalar  # 0: the latest
+    start: Start  # of this one
+    ended: Scalar | None
+
+
 class _Leap(NamedTuple):
     iterations: Scalar
     cycles: Scalar
     slopes: Any  # by which they grow
 
 
-def no_iterations(x: Scalar, slopes: Any) -> Iterations:
+def no_iterations(x: Scalar, slopes: Any) -> tuple[Iterations, Memory]:
     """Nothing walked; of the type and batch of `x` and of the slopes that the walk carries (or None)."""
 
     def nothing(*shape: int) -> Scalar:
         return jnp.full_like(x[0], jnp.nan, shape=(LOOPS, *shape, *x.shape[1:]))  # equals nothing
 
+    def records(length: int) -> Scalar:
+        return jnp.zeros_like(x, shape=(*x.shape[1:], RECORDS, length))
+
     carried = slopes is not None
+    number = jnp.zeros_like(nothing(), jnp.int32)
     return Iterations(
-        began=(Start(nothing(KEY), nothing(2), nothing()),) * KEPT,
-        ended=() if carried else (nothing(PACKED),) * KEPT,
+        began=(Start(number, *[nothing()] * 5),) * KEPT,
+        ended=() if carried else (number,) * KEPT,
         open=jnp.zeros_like(nothing(), bool),
         growth=(Growth(*[nothing(*slopes.shape[:2])] * 2, nothing()),) * KEPT if carried else (),
-    )
+    ), Memory(records(KEY), None if carried else records(PACKED))
 
 
 def repeat(
-    c: Context, seen: Iterations, before: Place, place: Place, slopes: Any,
+    c: Context, seen: Iterations, memory: Memory, before: Place, place: Place, slopes: Any,
     span: Span, index: Scalar, trips: Scalar, loop: Scalar, same: Scalar,
-) -> tuple[Iterations, Repeat]:  # fmt: skip
+) -> tuple[Iterations, Memory, Repeat]:  # fmt: skip
     """Note that iterations of all loops from rank `loop` on have begun and led to `place`, and go on as once before.
 
     `before`: where the step before had led to, at the end of the last iterations of these loops; `index`, `trips`
@@ -85,56 +127,90 @@ def repeat(
     ranks = column(range(LOOPS), loop)
     begins, this = ranks >= loop, ranks == loop
     at = jnp.sum(jnp.where(c.plan.rank == loop, index, 0.0), axis=0)
-    # Kept apart, lest what is noted is computed anew for every loop.
-    key, old_end = jax.lax.optimization_barrier((key_of(c, span, index, place), before.packed()))
-    since = [cycles_between(began.origin.swapaxes(0, 1), place.origin[:, None]) for began in seen.began]
-    equal = jax.lax.optimization_barrier([alike(began.key, key, cycles) for began, cycles in zip(seen.began, since, strict=True)])
-
-    repeats = [at_levels(c.levels[:-1], levels) & this & (at - seen.began[i].at == i + 1) for i, levels in enumerate(equal)]
-    leap, growth = _leap(repeats, since, seen.growth, slopes, same - at)
-    old = left_alone(c, (c.plan.rank >= loop) & (trips > 1), _of(this, c.levels[:-1]))
-    place = place._replace(x=jnp.where(old, place.x - leap.cycles, place.x), origin=moved_on(place.origin, leap.cycles))
-    latest = Start(key, place.origin, jnp.where(this, at + leap.iterations, 0.0))
-
-    ended, recalled = seen.ended, jnp.full_like(loop, LOOPS)
+    # Written first, and read from there: else XLA would compute all of the key anew wherever it is read.
+    number = _unused([began.key for began in seen.began])
+    keys = _write(memory.keys, number, key_of(c, span, index, place))
+    key = _read(keys, number)
+    sums = sums_of(key)
+    outer, inner = (jnp.where(begins, at_levels(levels, sums), 0.0) for levels in (c.levels[:-1], c.levels[1:]))
+    ended, places = seen.ended, memory.places
     if ended:
-        ended = (_where(begins & seen.open, old_end, ended[0]), *ended[1:])
-        recalls = [at_levels(c.levels[1:], levels) & begins for levels in equal]
-        place, recalled = _recall(c, recalls, seen.began, ended, place, trips)
-    noted = jax.lax.optimization_barrier(begins & (ranks <= recalled))
+        end = _unused(ended)
+        places = _write(places, end, before.packed())
+        ended = (jnp.where(begins & seen.open, end, ended[0]), *ended[1:])
+
+    size = jnp.sum(jnp.abs(key), axis=-1)
+    found = _find(seen.began, ended, place.origin, outer, inner, size, begins, this, at)
+    cycles = cycles_between((found.start.high, found.start.low), place.origin)
+    equal = alike(_read(keys, found.start.key), key, cycles)
+    level, level_inside = _of(ranks == found.rank, c.levels[:-1]), _of(ranks == found.rank, c.levels[1:])
+    repeats = (found.rank == loop) & at_levels(level, equal) & (at - found.start.at == found.back + 1)
+    leap, growth = _leap(repeats, found.back, cycles, this, seen.growth, slopes, same - at)
+    old = left_alone(c, (c.plan.rank >= loop) & (trips > 1), level)
+    place = place._replace(x=jnp.where(old, place.x - leap.cycles, place.x), origin=moved_on(place.origin, leap.cycles))
+
+    latest = Start(number, outer, inner, *place.origin, jnp.where(this, at + leap.iterations, 0.0))
+    recalled = jnp.full_like(loop, LOOPS)
+    if ended:
+        recalled = jnp.where((found.rank < LOOPS) & at_levels(level_inside, equal), found.rank, recalled)
+        then = _recalled(c, found, level_inside, unpacked(jnp.moveaxis(_read(places, found.ended), -1, 0)), place, trips)
+        place = jax.tree.map(lambda a, b: jnp.where(recalled < LOOPS, a, b), then, place)
+    noted = begins & (ranks <= recalled)
     seen = Iterations(
         began=_shifted(noted, latest, seen.began),
         ended=_shifted(noted, ended[0], ended) if ended else (),
         open=jnp.where(begins, noted, seen.open),
         growth=_shifted(noted, growth, seen.growth) if growth else (),
     )
-    return seen, Repeat(place, leap.slopes, leap.iterations, recalled)
+    return seen, Memory(keys, places), Repeat(place, leap.slopes, leap.iterations, recalled)
 
 
-def _leap(repeats: list[Scalar], since: list[Scalar], kept: tuple[Growth, ...], slopes: Any, left: Scalar) -> tuple[_Leap, Any]:
+def _find(
+    began: tuple[Start, ...], ended: tuple[Scalar, ...], origin: Scalar, outer: Scalar, inner: Scalar, size: Scalar,
+    begins: Scalar, this: Scalar, at: Scalar,
+) -> _Found:  # fmt: skip
+    """The iteration to compare with, by the sums of the keys: the last that repeats, else one of the outermost loop.
+
+    `size`: the sum of all that was added up in `outer` and `inner` [loop], which may differ by its rounding.
+    """
+    ranks, none = column(range(LOOPS), size), float(KEPT * (LOOPS + 1))
+    eps = 4 * ROUNDING * jnp.finfo(size.dtype).eps
+    best = jnp.full_like(outer, none)
+    for back, start in enumerate(began):
+        slack = eps * (size + KEY * jnp.abs(origin[0] - start.high))
+        leaps = this & (jnp.abs(outer - start.outer) <= slack) & (at - start.at == back + 1)
+        recalls = begins & (jnp.abs(inner - start.inner) <= slack) if ended else False
+        best = jnp.minimum(best, jnp.where(leaps, back, jnp.where(recalls, KEPT * (ranks + 1) + back, none)))
+    chosen = jnp.min(best, axis=0)
+    row = jnp.floor(chosen / KEPT)
+    back = chosen - KEPT * row
+    here = jnp.where(row > 0, ranks == row - 1, this)
+    rank = jnp.where(row > 0, row - 1, jnp.sum(jnp.where(this, ranks, 0.0), axis=0))
+
+    def of(values: tuple[Any, ...]) -> Any:
+        return jax.tree.map(lambda *rows: _of(here, functools.reduce(lambda a, i: jnp.where(back == i, rows[i], a), range(1, KEPT), rows[0])), *values)
+
+    return _Found(rank, back, of(began), of(ended) if ended else None)
+
+
+def _leap(
+    repeats: Scalar, back: Scalar, cycles: Scalar, this: Scalar, kept: tuple[Growth, ...], slopes: Any, left: Scalar
+) -> tuple[_Leap, Any]:
     """(the leap over the iterations that repeat, the growth to be noted).
 
-    Of the last iteration and of those before: `repeats` [loop] bool, is it like the new one, and `since` [loop], the
-    time since it began. `left`: iterations to the end of their kind.
+    `repeats`: does the new iteration go on as the one `back + 1` before, which began `cycles` ago? `left`: iterations to
+    the end of their kind.
     """
-    zero = jnp.zeros_like(left)
-    leap, growth = _Leap(zero, zero, slopes), None
+    periods = jnp.where(repeats & (cycles > 0), jnp.floor(left / (back + 1)), 0.0)
+    grown = growth = None
     if slopes is not None:
-        growth = Growth(slopes, jnp.full_like(slopes, jnp.nan), zero)
-    for back in range(len(repeats), 0, -1):  # the shortest period comes last, and wins
-        same = repeats[back - 1]
-        found, period = jnp.any(same, axis=0), _of(same, since[back - 1])
-        periods = jnp.where(found & (period > 0), jnp.floor(left / back), 0.0)
-        grown = None
-        if slopes is not None:
-            then = jax.tree.map(lambda v, same=same: _of(same, v), kept[back - 1])
-            now = Growth(slopes, slopes - then.slopes, then.times + 1)
-            periods = jnp.where(_settled(now.grown, then.grown) | (now.times >= PATIENCE), periods, 0.0)
-            growth = jax.tree.map(lambda a, b, found=found: jnp.where(found, a, b), now, growth)
-            grown = slopes + periods * now.grown
-        further = _Leap(periods * back, periods * period, grown)
-        leap = jax.tree.map(lambda a, b, steady=periods > 0: jnp.where(steady, a, b), further, leap)
-    return leap, growth
+        then = jax.tree.map(lambda *rows: functools.reduce(lambda a, i: jnp.where(back == i, _of(this, rows[i]), a), range(1, KEPT), _of(this, rows[0])), *kept)
+        now = Growth(slopes, slopes - then.slopes, then.times + 1)
+        periods = jnp.where(_settled(now.grown, then.grown) | (now.times >= PATIENCE), periods, 0.0)
+        first = Growth(slopes, jnp.full_like(slopes, jnp.nan), jnp.zeros_like(left))
+        growth = jax.tree.map(lambda a, b: jnp.where(repeats, a, b), now, first)
+        grown = jnp.where(periods > 0, slopes + periods * now.grown, slopes)
+    return _Leap(periods * (back + 1), jnp.where(periods > 0, periods * cycles, 0.0), grown), growth
 
 
 def _settled(growth: Scalar, before: Scalar) -> Scalar:
@@ -143,33 +219,41 @@ def _settled(growth: Scalar, before: Scalar) -> Scalar:
     return jnp.all(jnp.abs(growth - before) <= slack, axis=(0, 1))
 
 
-def _recall(
-    c: Context, recalls: list[Scalar], began: tuple[Start, ...], ended: tuple[Scalar, ...], place: Place, trips: Scalar
-) -> tuple[Place, Scalar]:
-    """(the place at the end of the iteration to be recalled, the rank of its loop; `place` and LOOPS if there is none).
+def _recalled(c: Context, found: _Found, level: Scalar, then: Place, place: Place, trips: Scalar) -> Place:
+    """The place at the end of the iteration that begins at `place` as the found one did, which ended at `then`."""
+    cycles = cycles_between((found.start.high, found.start.low), then.origin)
+    old = left_alone(c, (c.plan.rank > found.rank) & (trips > 1), level)
+    return then._replace(x=jnp.where(old, place.x - cycles, then.x), origin=moved_on(place.origin, cycles))
 
-    Of the last iteration and of those before: `recalls` [loop] bool, did it begin like the new one.
-    """
-    ranks = column(range(LOOPS), trips[0])
-    numbers = jnp.stack([jnp.where(one, KEPT * ranks + back, float(KEPT * LOOPS)) for back, one in enumerate(recalls)])
-    chosen = jnp.min(numbers, axis=(0, 1))
-    start, end = jnp.zeros_like(place.origin), jnp.zeros_like(ended[0][0])
-    for rank in range(LOOPS):
-        for back in range(KEPT):
-            this = chosen == KEPT * rank + back
-            start, end = (jnp.where(this, v[rank], row) for v, row in ((began[back].origin, start), (ended[back], end)))
-    outermost = jnp.floor(chosen / KEPT)
-    then = unpacked(end)
-    cycles = cycles_between(start, then.origin)
-    old = left_alone(c, (c.plan.rank > outermost) & (trips > 1), _of(ranks == outermost, c.levels[1:]))
-    then = then._replace(x=jnp.where(old, place.x - cycles, then.x), origin=moved_on(place.origin, cycles))
-    return jax.tree.map(lambda a, b: jnp.where(outermost < LOOPS, a, b), then, place), outermost
+
+def _unused(numbers: list[Scalar] | tuple[Scalar, ...]) -> Scalar:
+    """The first record that has none of the numbers [loop]."""
+    used = functools.reduce(jnp.bitwise_or, [1 << row for rows in numbers for row in rows])
+    first = ~used & (used + 1)
+    return jax.lax.population_count(first - 1)
+
+
+def _read(records: Scalar, number: Scalar) -> Scalar:
+    """[..., length]: the record of that number, of each schedule."""
+
+    def read(records: Scalar, number: Scalar) -> Scalar:
+        return jax.lax.dynamic_index_in_dim(records, number, keepdims=False)
+
+    return jax.vmap(read)(records, number) if number.ndim else read(records, number)
+
+
+def _write(records: Scalar, number: Scalar, row: Scalar) -> Scalar:
+    """The records with `row` [length, ...] at the number of each schedule."""
+
+    def write(records: Scalar, number: Scalar, row: Scalar) -> Scalar:
+        return jax.lax.dynamic_update_index_in_dim(records, row, number, 0)
+
+    return jax.vmap(write, (0, 0, -1))(records, number, row) if number.ndim else write(records, number, row)
 
 
 def _of(chosen: Scalar, values: Scalar) -> Scalar:
     """Of `values` [loop, ...] that of the chosen loop; 0 if there is none."""
-    none = jnp.zeros_like(values[0])
-    return functools.reduce(lambda row, loop: jnp.where(chosen[loop], values[loop], row), range(len(chosen)), none)
+    return jnp.sum(_where(chosen, values, jnp.zeros_like(values)), axis=0, dtype=values.dtype)
 
 
 def _where(chosen: Scalar, new: Any, old: Scalar) -> Scalar:
