@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from kpu_jax.model.alike import (
     KEY,
@@ -228,7 +229,7 @@ def _recalled(c: Context, found: _Found, level: Scalar, then: Place, place: Plac
 
 def _unused(numbers: list[Scalar] | tuple[Scalar, ...]) -> Scalar:
     """The first record that has none of the numbers [loop]."""
-    used = functools.reduce(jnp.bitwise_or, [1 << row for rows in numbers for row in rows])
+    used = functools.reduce(jnp.bitwise_or, [jax.lax.reduce(1 << rows, np.int32(0), jnp.bitwise_or, (0,)) for rows in numbers])
     first = ~used & (used + 1)
     return jax.lax.population_count(first - 1)
 
@@ -237,7 +238,7 @@ def _read(records: Scalar, number: Scalar) -> Scalar:
     """[..., length]: the record of that number, of each schedule."""
 
     def read(records: Scalar, number: Scalar) -> Scalar:
-        return jax.lax.dynamic_index_in_dim(records, number, keepdims=False)
+        return jax.lax.dynamic_index_in_dim(records, number, keepdims=False, allow_negative_indices=False)
 
     return jax.vmap(read)(records, number) if number.ndim else read(records, number)
 
@@ -246,7 +247,7 @@ def _write(records: Scalar, number: Scalar, row: Scalar) -> Scalar:
     """The records with `row` [length, ...] at the number of each schedule."""
 
     def write(records: Scalar, number: Scalar, row: Scalar) -> Scalar:
-        return jax.lax.dynamic_update_index_in_dim(records, row, number, 0)
+        return jax.lax.dynamic_update_index_in_dim(records, row, number, 0, allow_negative_indices=False)
 
     return jax.vmap(write, (0, 0, -1))(records, number, row) if number.ndim else write(records, number, row)
 
