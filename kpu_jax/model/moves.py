@@ -6,12 +6,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from kpu_jax.base.numerics import ceil_div
 from kpu_jax.engines.rates import Gang, Rates
 from kpu_jax.model.step import LEVELS, C, Fixed, Moves, Outs, later
 from kpu_jax.model.transfers import Blocks, Widths, transfers, widths
-from kpu_jax.model.walk import LOOPS, Plan, Span, blocks_at, column, groups_at, loop_trips, plan, spans, stacked
+from kpu_jax.model.walk import LOOPS, PLACES, Plan, Span, blocks_at, column, groups_at, most_trips, plan, stacked
 
 Scalar = jax.Array
 
@@ -72,13 +73,10 @@ def context(op: Any, mapping: Any, rates: Rates, rows: Scalar, cols: Scalar, rat
 
 def _levels(p: Plan, moves: Scalar) -> Scalar:
     """See `Context.levels`; `moves` [level, operand] bool: bytes move for new blocks."""
-    start = jnp.zeros_like(p.rank)
-    turns = loop_trips(p, spans(p, start)) > 1
-    rows = []
-    for rank in range(LOOPS + 1):
-        works = jnp.any(changed_blocks(turns & (p.rank >= rank)) & moves, axis=1)
-        rows.append(jnp.where(works[0], 0.0, jnp.where(works[1], 1.0, 2.0)))
-    return jnp.stack(rows)
+    moved = _touches(p.rank) & (most_trips(p) > 1) & moves[:, :, None]
+    l3, l2, _ = jnp.max(jnp.where(moved, p.rank, -1.0), axis=(1, 2))  # the innermost loop that moves blocks of a level
+    ranks = column(range(LOOPS + 1), l3)
+    return jnp.where(l3 >= ranks, 0.0, jnp.where(l2 >= ranks, 1.0, 2.0))
 
 
 def _gangs(rates: Rates) -> Gang:
@@ -94,15 +92,20 @@ def timed_at(c: Context, rates: Rates) -> Context:
 # Of every (level, operand), the places with a loop that brings it a new block: those of the operand's axes (A: m, k;
 # B: k, n; C: m, n) at this level and above, and the batch.
 _AXES = ((0, 2), (2, 1), (0, 1))
-_TOUCHES = [[[0, *(1 + 3 * at + a for at in range(level + 1) for a in axes)] for axes in _AXES] for level in range(LEVELS)]
+_TOUCHES = np.zeros((LEVELS, 3, PLACES), bool)
+for _level in range(LEVELS):
+    for _operand, _axes in enumerate(_AXES):
+        _TOUCHES[_level, _operand, [0, *(1 + 3 * at + a for at in range(_level + 1) for a in _axes)]] = True
+
+
+def _touches(like: Scalar) -> np.ndarray:
+    """[level, operand, place] bool, for arrays such as `like` [place]."""
+    return column(_TOUCHES, like[0])
 
 
 def changed_blocks(fresh: Scalar) -> Scalar:
     """[level, operand]: does any loop with a `fresh` index [place] bring a new block?"""
-    rows = []
-    for level in range(LEVELS):
-        rows += [jnp.any(jnp.stack([fresh[p] for p in _TOUCHES[level][x]]), axis=0) for x in range(3)]
-    return jnp.stack(rows).reshape((LEVELS, 3) + fresh.shape[1:])
+    return jnp.any(_touches(fresh) & fresh, axis=2)
 
 
 def _so_far(flags: Scalar) -> Scalar:

@@ -147,7 +147,7 @@ def repeat(
     level, level_inside = _of(ranks == found.rank, c.levels[:-1]), _of(ranks == found.rank, c.levels[1:])
     repeats = (found.rank == loop) & at_levels(level, equal) & (at - found.start.at == found.back + 1)
     leap, growth = _leap(repeats, found.back, cycles, this, seen.growth, slopes, same - at)
-    old = left_alone(c, (c.plan.rank >= loop) & (trips > 1), level)
+    old = left_alone((c.plan.rank >= loop) & (trips > 1), level)
     place = place._replace(x=jnp.where(old, place.x - leap.cycles, place.x), origin=moved_on(place.origin, leap.cycles))
 
     latest = Start(number, outer, inner, *place.origin, jnp.where(this, at + leap.iterations, 0.0))
@@ -223,7 +223,7 @@ def _settled(growth: Scalar, before: Scalar) -> Scalar:
 def _recalled(c: Context, found: _Found, level: Scalar, then: Place, place: Place, trips: Scalar) -> Place:
     """The place at the end of the iteration that begins at `place` as the found one did, which ended at `then`."""
     cycles = cycles_between((found.start.high, found.start.low), then.origin)
-    old = left_alone(c, (c.plan.rank > found.rank) & (trips > 1), level)
+    old = left_alone((c.plan.rank > found.rank) & (trips > 1), level)
     return then._replace(x=jnp.where(old, place.x - cycles, then.x), origin=moved_on(place.origin, cycles))
 
 

@@ -164,6 +164,13 @@ def loop_trips(p: Plan, s: Span) -> Scalar:
     return _by_place(p.batch_steps, s.trips)
 
 
+def most_trips(p: Plan) -> Scalar:
+    """[place] trips of every loop in the first blocks, which are the largest."""
+    share = ceil_div(p.tile3, p.parts)
+    blocks = jnp.stack([share, jnp.minimum(share, p.inner[0])])
+    return _by_place(p.batch_steps, jnp.concatenate([p.trips3[None], ceil_div(blocks, p.inner)]))
+
+
 def loop_same(p: Plan, index: Scalar, s: Span) -> Scalar:
     """[place] index up to which the iterations of every loop are alike."""
     batch = index[0]
