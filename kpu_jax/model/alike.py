@@ -125,20 +125,19 @@ def at_levels(levels: Scalar, by_level: tuple[Scalar, ...]) -> Scalar:
     return jnp.where(levels == 0, l3, jnp.where(levels == 1, l2, l1))
 
 
-# What loops leave alone that move blocks from L2 or from L1 on [level, condition, component]: in any case, and if they move
-# no A, B or C. In the level above, they note when A and B were last read, if they read them.
-_ALONE = np.zeros((LEVELS - 1, 1 + OPERANDS, STATE), bool)
-for _level, _start in enumerate(_AT[1:]):
-    _ALONE[_level, 0, :_start] = True
-    for _operand, _at in enumerate((_AT[_level] + USED, _AT[_level] + USED + 1, _start + _OUT)):
-        _ALONE[_level, 0, _at], _ALONE[_level, 1 + _operand, _at] = False, True
-
-
 def left_alone(walked: Scalar, level: Scalar) -> Scalar:
-    """[STATE] bool: what the loops `walked` [place], which move blocks from `level` on, do not write."""
-    changed = changed_blocks(walked)[1:]
-    conditions = jnp.concatenate([jnp.ones_like(changed[:, :1]), ~changed], axis=1) & (level == column([[1.0], [2.0]], level))
-    return jnp.any(column(_ALONE, level) & conditions[:, :, None], axis=(0, 1))
+    """[STATE] bool: what the loops `walked` [place], which move blocks from `level` on, do not write.
+
+    In the level above, they note when A and B were last read, if they read them.
+    """
+    changed = changed_blocks(walked)
+    component = column(range(STATE), level)
+    alone = jnp.zeros((STATE, *level.shape), bool)
+    for i in range(1, LEVELS):
+        a_read, b_read = (changed[i, operand] & (component == _AT[i - 1] + USED + operand) for operand in range(C))
+        c_left = changed[i, C] | (component != _AT[i] + _OUT)
+        alone |= (level == i) & (((component < _AT[i]) & ~a_read & ~b_read) | ~c_left)
+    return alone
 
 
 def cycles_between(start: Any, end: Any) -> Scalar:

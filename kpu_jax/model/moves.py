@@ -73,7 +73,7 @@ def context(op: Any, mapping: Any, rates: Rates, rows: Scalar, cols: Scalar, rat
 
 def _levels(p: Plan, moves: Scalar) -> Scalar:
     """See `Context.levels`; `moves` [level, operand] bool: bytes move for new blocks."""
-    moved = _touches(p.rank) & (most_trips(p) > 1) & moves[:, :, None]
+    moved = column(_IS_TOUCHED, p.rank[0]) & (most_trips(p) > 1) & moves[:, :, None]
     l3, l2, _ = jnp.max(jnp.where(moved, p.rank, -1.0), axis=(1, 2))  # the innermost loop that moves blocks of a level
     ranks = column(range(LOOPS + 1), l3)
     return jnp.where(l3 >= ranks, 0.0, jnp.where(l2 >= ranks, 1.0, 2.0))
@@ -92,20 +92,16 @@ def timed_at(c: Context, rates: Rates) -> Context:
 # Of every (level, operand), the places with a loop that brings it a new block: those of the operand's axes (A: m, k;
 # B: k, n; C: m, n) at this level and above, and the batch.
 _AXES = ((0, 2), (2, 1), (0, 1))
-_TOUCHES = np.zeros((LEVELS, 3, PLACES), bool)
-for _level in range(LEVELS):
-    for _operand, _axes in enumerate(_AXES):
-        _TOUCHES[_level, _operand, [0, *(1 + 3 * at + a for at in range(_level + 1) for a in _axes)]] = True
-
-
-def _touches(like: Scalar) -> np.ndarray:
-    """[level, operand, place] bool, for arrays such as `like` [place]."""
-    return column(_TOUCHES, like[0])
+_TOUCHES = [[[0, *(1 + 3 * at + a for at in range(level + 1) for a in axes)] for axes in _AXES] for level in range(LEVELS)]
+_IS_TOUCHED = np.array([[[place in places for place in range(PLACES)] for places in row] for row in _TOUCHES])
 
 
 def changed_blocks(fresh: Scalar) -> Scalar:
     """[level, operand]: does any loop with a `fresh` index [place] bring a new block?"""
-    return jnp.any(_touches(fresh) & fresh, axis=2)
+    rows = []
+    for level in range(LEVELS):
+        rows += [jnp.any(jnp.stack([fresh[p] for p in _TOUCHES[level][x]]), axis=0) for x in range(3)]
+    return jnp.stack(rows).reshape((LEVELS, 3) + fresh.shape[1:])
 
 
 def _so_far(flags: Scalar) -> Scalar:
