@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kpu_jax.model.moves import Context, Stay, changed_blocks
-from kpu_jax.model.step import FABRIC, LEVELS, OPERANDS, OTHER, PER_LEVEL, STATE, USED, C
+from kpu_jax.model.step import FABRIC, LEVELS, OPERANDS, PER_LEVEL, STATE, USED, C
 from kpu_jax.model.walk import PLACES, Span, blocks_at, column, groups_at
 
 Scalar = jax.Array
@@ -81,7 +81,8 @@ def key_of(c: Context, span: Span, index: Scalar, place: Place) -> Scalar:
     l3, l2, l1 = levels
     only_l3 = [l3[USED:], l2[_OUT:_FREE], for_l3]
     only_l2 = [l3[:USED], l2[USED:_OUT], c_out[1], l2[_FREE:], c_places[0], l1[_OUT:_FREE]]
-    return jnp.concatenate([*only_l3, *only_l2, l2[:USED], l1[:_OUT], c_out[2], l1[_FREE:], passed[None], c_places[1], *words, place.stay.parts])
+    times = [l2[:USED], l1[:_OUT], c_out[2], l1[_FREE:], passed[None], c_places[1]]
+    return jnp.concatenate([*only_l3, *only_l2, *times, *words, place.stay.parts])
 
 
 # Whoever reads a component waits for its own engine first: one that fills this level, one that fills the level inside
@@ -96,7 +97,7 @@ def _read(x: Scalar) -> tuple[Scalar, Scalar]:
     own = levels[:, _FREE]
     inside = jnp.concatenate([own[1:], x[FABRIC][None]])
     taker = jnp.concatenate([own[:1], own[:2]])  # the host's wait for the memory's channels
-    waits = jax.lax.optimization_barrier((own, inside, jnp.minimum(own, inside), jnp.minimum(own, taker)))
+    waits = (own, inside, jnp.minimum(own, inside), jnp.minimum(own, taker))
     rows = column(_READERS, x[0])
     until = functools.reduce(lambda row, reader: jnp.where(rows == reader, waits[reader][:, None], row), range(1, 4), waits[0][:, None])
     return jnp.maximum(levels, until), jnp.maximum(x[FABRIC + 1], own[2])
@@ -104,18 +105,18 @@ def _read(x: Scalar) -> tuple[Scalar, Scalar]:
 
 def sums_of(key: Scalar) -> tuple[Scalar, ...]:
     """[level]: a sum of the key's parts that loops which move blocks from this level on read: if it differs, so do they."""
-    l3, l2, l1 = (jnp.sum(part, axis=-1) for part in jnp.split(key * _WEIGHTS.astype(key.dtype), _ENDS[:-1], axis=-1))
+    l3, l2, l1 = (jnp.sum(part, axis=0) for part in jnp.split(key * column(_WEIGHTS, key[0]).astype(key.dtype), _ENDS[:-1]))
     return l3 + l2 + l1, l2 + l1, l1
 
 
 def alike(began: Scalar, key: Scalar, cycles: Scalar) -> tuple[Scalar, ...]:
-    """[level] bool: do loops that move blocks from this level on go on from the key `began` as from `key` [..., KEY]?
+    """[level] bool: do loops that move blocks from this level on go on from the key `began` [KEY] as from `key`?
 
     `cycles`: the time between, whose rounding is allowed for.
     """
-    slack = ROUNDING * jnp.finfo(key.dtype).eps * _IS_TIME.astype(key.dtype) * (jnp.abs(key) + jnp.abs(cycles)[..., None])
+    slack = ROUNDING * jnp.finfo(key.dtype).eps * column(_IS_TIME, key[0]).astype(key.dtype) * (jnp.abs(key) + jnp.abs(cycles))
     equal = jnp.abs(began - key) <= slack
-    l3, l2, l1 = (jnp.all(part, axis=-1) for part in jnp.split(equal, _ENDS[:-1], axis=-1))
+    l3, l2, l1 = (jnp.all(part, axis=0) for part in jnp.split(equal, _ENDS[:-1]))
     return l3 & l2 & l1, l2 & l1, l1
 
 
@@ -128,16 +129,15 @@ def at_levels(levels: Scalar, by_level: tuple[Scalar, ...]) -> Scalar:
 def left_alone(walked: Scalar, level: Scalar) -> Scalar:
     """[STATE] bool: what the loops `walked` [place], which move blocks from `level` on, do not write.
 
-    In the level above, they note when A and B were last read, if they read them.
+    They write their levels; of the level above, when A and B were last read, if they read them; and they write when C
+    has left their outermost level only if it leaves.
     """
-    changed = changed_blocks(walked)
-    component = column(range(STATE), level)
-    alone = jnp.zeros((STATE, *level.shape), bool)
-    for i in range(1, LEVELS):
-        a_read, b_read = (changed[i, operand] & (component == _AT[i - 1] + USED + operand) for operand in range(C))
-        c_left = changed[i, C] | (component != _AT[i] + _OUT)
-        alone |= (level == i) & (((component < _AT[i]) & ~a_read & ~b_read) | ~c_left)
-    return alone
+    start = PER_LEVEL * level
+    a, b, c = jnp.any(changed_blocks(walked)[1:] & (level == column([[1.0], [2.0]], level)), axis=0)
+    a_read, b_read = (jnp.where(moved, start - PER_LEVEL + USED + x, -1.0) for x, moved in enumerate((a, b)))
+    c_out = jnp.where(c | (level == 0), -1.0, start + _OUT)
+    component = column(np.arange(float(STATE)), level)
+    return ((component < start) & (component != a_read) & (component != b_read)) | (component == c_out)
 
 
 def cycles_between(start: Any, end: Any) -> Scalar:

@@ -1,23 +1,26 @@
-"""The exact makespan of a schedule: step through its passes, and leap where the pattern repeats.
+"""The exact makespan of a schedule: step through its passes, leap where iterations repeat, recall those walked before.
 
-Exact, not a bound: wherever the iterations of a loop are alike and the state has advanced by one and the same
-time, max-plus linearity proves that it will go on so, and the walk leaps to the loop's end.
-Proof. Let x' = A x be an iteration. Components that did not move (v) are constants, the others (u) follow
-u' = max(A u, B v). Every operation that reads a constant was made in the iteration before too, on an in-order
-engine that has since been busy until later than that constant: so B v decides nothing any more, u' = A u, and if u
-moved by lambda in all components, A (lambda + u) = lambda + A u says that it will move by lambda again. The very first
-iteration may have read constants of its own; the one after it proves as much if all constants are older than what
-moves was before it, for then the engines that move made its operations wait longer than any constant. What does
-not move stays: every component that an operation writes moves, for it is an end on an in-order engine, and a place
-that takes turns with another one moves with it or not at all (`leaps` checks that, and that the way out of C, which
-the next iteration begins with, is that of the iteration before).
-Two places per block make two iterations take turns, a short and a long one: then pairs of iterations repeat.
+Exact, not a bound. A *key* (`alike.key_of`) holds all that decides how a walk goes on from where an iteration of a loop
+has begun: the classes of its blocks, how C leaves and stays, and the times x, relative to the fabric's, that the
+operations from there on read.
+Recall. Two iterations of a loop whose inner loops begin at equal keys make the same operations of the same durations.
+Those are linear over (max, +), A (lambda + x) = lambda + A x: what they write differs by just the time between their
+beginnings. So the second ends where the first did, that time later, except for what they leave alone (`left_alone`):
+that stays as it is. A time that an operation reads counts in the key as no earlier than when its engine is free, for
+engines serve in order: an earlier one decides nothing, now or later, also if it passes on to the place that takes
+turns with its own.
+Leap. If an iteration of the running loop begins at the same key as the one before, and the blocks are alike up to
+some index, the same argument holds from beginning to beginning: every iteration up to there begins at that key, one
+period later. What none of them writes has fallen behind by a period without a change of the key, so it counts no
+more than its readers' engines do, and will not when it is older still. Two places per block make two iterations
+take turns, a short and a long one: then pairs of iterations repeat.
+Which loops move blocks of L3 or of L2 is known beforehand: for those that do not, only a part of the key is read.
 
 Slopes in the rates are carried along the same walk, every maximum following one of its arguments; with the
 times periodic, each component's slope follows from a fixed other one's an iteration before, so growth that repeats
-once repeats for ever, and leaps wait for that too. At ties one of the critical paths is followed. Slopes that have
-not settled after `leaps.PATIENCE` iterations (seen at ties only) go on by their growth over the last two: the slopes by
-all engine classes still add up to the time, but a single one is then an estimate.
+once repeats for ever, and leaps wait for that too; such a walk recalls nothing. At ties one of the critical paths is
+followed. Slopes that have not settled after `repeats.PATIENCE` iterations (seen at ties only) go on by their growth
+over the last two: the slopes by all engine classes still add up to the time, but a single one is then an estimate.
 
 Agreement with the expanded program: exact for durations that are integers or dyadic, else to
 (instructions x 2^-52) relative in float64. Times are kept relative to the fabric's, with a compensated

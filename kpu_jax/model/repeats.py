@@ -128,10 +128,9 @@ def repeat(
     ranks = column(range(LOOPS), loop)
     begins, this = ranks >= loop, ranks == loop
     at = jnp.sum(jnp.where(c.plan.rank == loop, index, 0.0), axis=0)
-    # Written first, and read from there: else XLA would compute all of the key anew wherever it is read.
+    key = key_of(c, span, index, place)
     number = _unused([began.key for began in seen.began])
-    keys = _write(memory.keys, number, key_of(c, span, index, place))
-    key = _read(keys, number)
+    keys = _write(memory.keys, number, key)
     sums = sums_of(key)
     outer, inner = (jnp.where(begins, at_levels(levels, sums), 0.0) for levels in (c.levels[:-1], c.levels[1:]))
     ended, places = seen.ended, memory.places
@@ -140,7 +139,7 @@ def repeat(
         places = _write(places, end, before.packed())
         ended = (jnp.where(begins & seen.open, end, ended[0]), *ended[1:])
 
-    size = jnp.sum(jnp.abs(key), axis=-1)
+    size = jnp.sum(jnp.abs(key), axis=0)
     found = _find(seen.began, ended, place.origin, outer, inner, size, begins, this, at)
     cycles = cycles_between((found.start.high, found.start.low), place.origin)
     equal = alike(_read(keys, found.start.key), key, cycles)
@@ -154,7 +153,7 @@ def repeat(
     recalled = jnp.full_like(loop, LOOPS)
     if ended:
         recalled = jnp.where((found.rank < LOOPS) & at_levels(level_inside, equal), found.rank, recalled)
-        then = _recalled(c, found, level_inside, unpacked(jnp.moveaxis(_read(places, found.ended), -1, 0)), place, trips)
+        then = _recalled(c, found, level_inside, unpacked(_read(places, found.ended)), place, trips)
         place = jax.tree.map(lambda a, b: jnp.where(recalled < LOOPS, a, b), then, place)
     noted = begins & (ranks <= recalled)
     seen = Iterations(
@@ -188,8 +187,8 @@ def _find(
     here = jnp.where(row > 0, ranks == row - 1, this)
     rank = jnp.where(row > 0, row - 1, jnp.sum(jnp.where(this, ranks, 0.0), axis=0))
 
-    def of(values: tuple[Any, ...]) -> Any:
-        return jax.tree.map(lambda *rows: _of(here, functools.reduce(lambda a, i: jnp.where(back == i, rows[i], a), range(1, KEPT), rows[0])), *values)
+    def of(kept: tuple[Any, ...]) -> Any:
+        return jax.tree.map(lambda values: _of(here, values), _iteration(back, kept))
 
     return _Found(rank, back, of(began), of(ended) if ended else None)
 
@@ -205,7 +204,7 @@ def _leap(
     periods = jnp.where(repeats & (cycles > 0), jnp.floor(left / (back + 1)), 0.0)
     grown = growth = None
     if slopes is not None:
-        then = jax.tree.map(lambda *rows: functools.reduce(lambda a, i: jnp.where(back == i, _of(this, rows[i]), a), range(1, KEPT), _of(this, rows[0])), *kept)
+        then = jax.tree.map(lambda values: _of(this, values), _iteration(back, kept))
         now = Growth(slopes, slopes - then.slopes, then.times + 1)
         periods = jnp.where(_settled(now.grown, then.grown) | (now.times >= PATIENCE), periods, 0.0)
         first = Growth(slopes, jnp.full_like(slopes, jnp.nan), jnp.zeros_like(left))
@@ -235,12 +234,12 @@ def _unused(numbers: list[Scalar] | tuple[Scalar, ...]) -> Scalar:
 
 
 def _read(records: Scalar, number: Scalar) -> Scalar:
-    """[..., length]: the record of that number, of each schedule."""
+    """[length, ...]: the record of that number, of each schedule."""
 
     def read(records: Scalar, number: Scalar) -> Scalar:
         return jax.lax.dynamic_index_in_dim(records, number, keepdims=False, allow_negative_indices=False)
 
-    return jax.vmap(read)(records, number) if number.ndim else read(records, number)
+    return jax.vmap(read, out_axes=-1)(records, number) if number.ndim else read(records, number)
 
 
 def _write(records: Scalar, number: Scalar, row: Scalar) -> Scalar:
@@ -250,6 +249,11 @@ def _write(records: Scalar, number: Scalar, row: Scalar) -> Scalar:
         return jax.lax.dynamic_update_index_in_dim(records, row, number, 0, allow_negative_indices=False)
 
     return jax.vmap(write, (0, 0, -1))(records, number, row) if number.ndim else write(records, number, row)
+
+
+def _iteration(back: Scalar, kept: tuple[Any, ...]) -> Any:
+    """Of what is kept that of the iteration so far back."""
+    return functools.reduce(lambda a, i: jax.tree.map(lambda x, y: jnp.where(back == i, y, x), a, kept[i]), range(1, KEPT), kept[0])
 
 
 def _of(chosen: Scalar, values: Scalar) -> Scalar:
