@@ -125,7 +125,7 @@ def repeat(
     [place]; `same`: up to which index the iterations of `loop` have alike blocks. First leaps over the iterations of
     `loop` that repeat, then recalls how an iteration ended that began like a new one, of the outermost loop possible.
     """
-    ranks = column(range(LOOPS), loop)
+    ranks = jnp.asarray(column(range(LOOPS), loop), loop.dtype)
     begins, this = ranks >= loop, ranks == loop
     at = jnp.sum(jnp.where(c.plan.rank == loop, index, 0.0), axis=0)
     key = key_of(c, span, index, place)
@@ -134,7 +134,7 @@ def repeat(
     sums = sums_of(key)
     outer, inner = (jnp.where(begins, at_levels(levels, sums), 0.0) for levels in (c.levels[:-1], c.levels[1:]))
     ended, places = seen.ended, memory.places
-    if ended:
+    if places is not None:
         end = _unused(ended)
         places = _write(places, end, before.packed())
         ended = (jnp.where(begins & seen.open, end, ended[0]), *ended[1:])
@@ -151,7 +151,7 @@ def repeat(
 
     latest = Start(number, outer, inner, *place.origin, jnp.where(this, at + leap.iterations, 0.0))
     recalled = jnp.full_like(loop, LOOPS)
-    if ended:
+    if places is not None:
         recalled = jnp.where((found.rank < LOOPS) & at_levels(level_inside, equal), found.rank, recalled)
         then = _recalled(c, found, level_inside, unpacked(_read(places, found.ended)), place, trips)
         place = jax.tree.map(lambda a, b: jnp.where(recalled < LOOPS, a, b), then, place)
@@ -173,14 +173,14 @@ def _find(
 
     `size`: the sum of all that was added up in `outer` and `inner` [loop], which may differ by its rounding.
     """
-    ranks, none = column(range(LOOPS), size), float(KEPT * (LOOPS + 1))
+    ranks, none = jnp.asarray(column(range(LOOPS), size), size.dtype), float(KEPT * (LOOPS + 1))
     eps = 4 * ROUNDING * jnp.finfo(size.dtype).eps
     best = jnp.full_like(outer, none)
-    for back, start in enumerate(began):
+    for i, start in enumerate(began):
         slack = eps * (size + KEY * jnp.abs(origin[0] - start.high))
-        leaps = this & (jnp.abs(outer - start.outer) <= slack) & (at - start.at == back + 1)
+        leaps = this & (jnp.abs(outer - start.outer) <= slack) & (at - start.at == i + 1)
         recalls = begins & (jnp.abs(inner - start.inner) <= slack) if ended else False
-        best = jnp.minimum(best, jnp.where(leaps, back, jnp.where(recalls, KEPT * (ranks + 1) + back, none)))
+        best = jnp.minimum(best, jnp.where(leaps, i, jnp.where(recalls, KEPT * (ranks + 1) + i, none)))
     chosen = jnp.min(best, axis=0)
     row = jnp.floor(chosen / KEPT)
     back = chosen - KEPT * row
