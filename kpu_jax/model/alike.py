@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kpu_jax.model.moves import Context, Stay, changed_blocks
+from kpu_jax.model.moves import Context, Stay
 from kpu_jax.model.step import FABRIC, LEVELS, OPERANDS, PER_LEVEL, STATE, USED, C
 from kpu_jax.model.walk import PLACES, Span, blocks_at, column, groups_at
 
@@ -133,9 +133,9 @@ def left_alone(walked: Scalar, level: Scalar) -> Scalar:
     has left their outermost level only if it leaves.
     """
     start = PER_LEVEL * level
-    a, b, c = jnp.any(changed_blocks(walked)[1:] & (level == column([[1.0], [2.0]], level)), axis=0)
-    a_read, b_read = (jnp.where(moved, start - PER_LEVEL + USED + x, -1.0) for x, moved in enumerate((a, b)))
-    c_out = jnp.where(c | (level == 0), -1.0, start + _OUT)
+    m, n, k = jnp.any(blocks_at(walked) & (level >= column([[0.0], [1.0], [2.0]], level)), axis=0) | walked[0]
+    a_read, b_read = (jnp.where(moved, start - PER_LEVEL + USED + x, -1.0) for x, moved in enumerate((m | k, k | n)))
+    c_out = jnp.where(m | n | (level == 0), -1.0, start + _OUT)
     component = column(np.arange(float(STATE)), level)
     return ((component < start) & (component != a_read) & (component != b_read)) | (component == c_out)
 

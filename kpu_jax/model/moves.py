@@ -73,7 +73,7 @@ def context(op: Any, mapping: Any, rates: Rates, rows: Scalar, cols: Scalar, rat
 
 def _levels(p: Plan, moves: Scalar) -> Scalar:
     """See `Context.levels`; `moves` [level, operand] bool: bytes move for new blocks."""
-    moved = column(_IS_TOUCHED, p.rank[0]) & (most_trips(p) > 1) & moves[:, :, None]
+    moved = column(_TOUCHES, p.rank[0]) & (most_trips(p) > 1) & moves[:, :, None]
     l3, l2, _ = jnp.max(jnp.where(moved, p.rank, -1.0), axis=(1, 2))  # the innermost loop that moves blocks of a level
     ranks = column(range(LOOPS + 1), l3)
     return jnp.where(l3 >= ranks, 0.0, jnp.where(l2 >= ranks, 1.0, 2.0))
@@ -89,23 +89,23 @@ def timed_at(c: Context, rates: Rates) -> Context:
     return c._replace(rates=rates, gangs=gangs, fixed=c.fixed._replace(latency=gangs.latency))
 
 
-# Of every (level, operand), the places with a loop that brings it a new block: those of the operand's axes (A: m, k;
-# B: k, n; C: m, n) at this level and above, and the batch.
-_AXES = ((0, 2), (2, 1), (0, 1))
-_TOUCHES = [[[0, *(1 + 3 * at + a for at in range(level + 1) for a in axes)] for axes in _AXES] for level in range(LEVELS)]
-_IS_TOUCHED = np.array([[[place in places for place in range(PLACES)] for places in row] for row in _TOUCHES])
+_AXES = ((0, 2), (2, 1), (0, 1))  # of A: m, k; of B: k, n; of C: m, n
+_HAS_AXIS = np.array([[axis in axes for axis in range(3)] for axes in _AXES])
+# Of every [level, operand] the places with a loop that brings it a new block: its axes at this level and above, the batch.
+_TOUCHES = np.zeros((LEVELS, 3, PLACES), bool)
+_TOUCHES[..., 0] = True
+for _level in range(LEVELS):
+    _TOUCHES[_level:, :, 1 + 3 * _level : 4 + 3 * _level] = _HAS_AXIS
 
 
 def changed_blocks(fresh: Scalar) -> Scalar:
     """[level, operand]: does any loop with a `fresh` index [place] bring a new block?"""
-    rows = []
-    for level in range(LEVELS):
-        rows += [jnp.any(jnp.stack([fresh[p] for p in _TOUCHES[level][x]]), axis=0) for x in range(3)]
-    return jnp.stack(rows).reshape((LEVELS, 3) + fresh.shape[1:])
+    along = _so_far(blocks_at(fresh)) | fresh[0]
+    return jnp.any(along[:, None] & column(_HAS_AXIS, fresh[0]), axis=2)
 
 
 def _so_far(flags: Scalar) -> Scalar:
-    """[level]: whether the flag is set at this level or at one above."""
+    """[level, ...]: whether the flag is set at this level or at one above."""
     return jnp.stack([flags[0], flags[0] | flags[1], flags[0] | flags[1] | flags[2]])
 
 

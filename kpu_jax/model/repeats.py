@@ -106,12 +106,13 @@ def no_iterations(x: Scalar, slopes: Any) -> tuple[Iterations, Memory]:
         return jnp.zeros_like(x, shape=(*x.shape[1:], RECORDS, length))
 
     carried = slopes is not None
+    grown = nothing(*slopes.shape[:2]) if carried else None
     number = jnp.zeros_like(nothing(), jnp.int32)
     return Iterations(
-        began=(Start(number, *[nothing()] * 5),) * KEPT,
+        began=(Start(number, nothing(), nothing(), nothing(), nothing(), nothing()),) * KEPT,
         ended=() if carried else (number,) * KEPT,
         open=jnp.zeros_like(nothing(), bool),
-        growth=(Growth(*[nothing(*slopes.shape[:2])] * 2, nothing()),) * KEPT if carried else (),
+        growth=(Growth(grown, grown, nothing()),) * KEPT if carried else (),
     ), Memory(records(KEY), None if carried else records(PACKED))
 
 
@@ -149,9 +150,10 @@ def repeat(
     old = left_alone((c.plan.rank >= loop) & (trips > 1), level)
     place = place._replace(x=jnp.where(old, place.x - leap.cycles, place.x), origin=moved_on(place.origin, leap.cycles))
 
-    latest = Start(number, outer, inner, *place.origin, jnp.where(this, at + leap.iterations, 0.0))
+    high, low = place.origin
+    latest = Start(number, outer, inner, high, low, jnp.where(this, at + leap.iterations, 0.0))
     recalled = jnp.full_like(loop, LOOPS)
-    if places is not None:
+    if places is not None and found.ended is not None:
         recalled = jnp.where((found.rank < LOOPS) & at_levels(level_inside, equal), found.rank, recalled)
         then = _recalled(c, found, level_inside, unpacked(_read(places, found.ended)), place, trips)
         place = jax.tree.map(lambda a, b: jnp.where(recalled < LOOPS, a, b), then, place)
