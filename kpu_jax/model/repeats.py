@@ -105,15 +105,18 @@ def no_iterations(x: Scalar, slopes: Any) -> tuple[Iterations, Memory]:
     def records(length: int) -> Scalar:
         return jnp.zeros_like(x, shape=(*x.shape[1:], RECORDS, length))
 
-    carried = slopes is not None
-    grown = nothing(*slopes.shape[:2]) if carried else None
     number = jnp.zeros_like(nothing(), jnp.int32)
-    return Iterations(
+    growth: tuple[Growth, ...] = ()
+    if slopes is not None:
+        grown = nothing(*slopes.shape[:2])
+        growth = (Growth(grown, grown, nothing()),) * KEPT
+    seen = Iterations(
         began=(Start(number, nothing(), nothing(), nothing(), nothing(), nothing()),) * KEPT,
-        ended=() if carried else (number,) * KEPT,
+        ended=() if growth else (number,) * KEPT,
         open=jnp.zeros_like(nothing(), bool),
-        growth=(Growth(grown, grown, nothing()),) * KEPT if carried else (),
-    ), Memory(records(KEY), None if carried else records(PACKED))
+        growth=growth,
+    )
+    return seen, Memory(records(KEY), None if growth else records(PACKED))
 
 
 def repeat(
