@@ -11,7 +11,6 @@ import pytest
 from law_cases import MOST_PASSES, assert_all, bounded
 from strategies import Triple, in_chunks, passes_of, random_triples, stack, take
 
-from kpu_jax import program
 from kpu_jax.base.compilation import BATCH, jit_for
 from kpu_jax.base.pytree import get_path, leaf_paths, replace_path
 from kpu_jax.hardware import preset
@@ -92,7 +91,7 @@ def test_finite_and_rightly_signed(count):
 def test_exact_time_has_no_slope_in_the_array(count):
     """Rows and columns are counts: neither the passes that they decide nor the fill and drain give them a slope."""
     triples, _, slope = timed(count)
-    for path in ("compute.processor_array.rows", "compute.processor_array.cols", "compute.fold_overlap"):
+    for path in ("compute.processor_array.rows", "compute.processor_array.cols", "compute.fold_overlap", "compute.drain_overlap"):
         assert_all(get_path(slope, path) == 0, everywhere(triples), triples, get_path(slope, path), about=path)
 
 
@@ -104,9 +103,12 @@ def test_eager_and_compiled_slopes_agree():
         assert float(got) == pytest.approx(float(expected), rel=1e-9), path
 
 
-def assert_differences(path: str, triples: Triple, exact: np.ndarray, slope: np.ndarray) -> None:
+@pytest.mark.parametrize("count", COUNTS)
+@pytest.mark.parametrize("path", CONTINUOUS)
+def test_equal_to_differences_of_the_exact_time(path, count):
     """Differences to both sides agree where the time is smooth; at a kink the slope lies between them."""
-    value = get_path(triples.cfg, path)
+    triples, exact, slope = timed(count)
+    value, slope = get_path(triples.cfg, path), get_path(slope, path)
     step = STEP * value
 
     def times(sign: int) -> np.ndarray:
@@ -122,44 +124,6 @@ def assert_differences(path: str, triples: Triple, exact: np.ndarray, slope: np.
     print(f"{path}: smooth in {smooth.sum()} of {some.sum()}, non-zero in {np.sum(some & (slope != 0))}")
     assert_all((slope >= low) & (slope <= high), some, triples, slope, left, right, about=path)
     assert smooth.sum() >= 0.8 * some.sum()
-
-
-@pytest.mark.parametrize("count", COUNTS)
-@pytest.mark.parametrize("path", CONTINUOUS)
-def test_equal_to_differences_of_the_exact_time(path, count):
-    triples, exact, slope = timed(count)
-    assert_differences(path, triples, exact, get_path(slope, path))
-
-
-@pytest.mark.parametrize("count", COUNTS)
-def test_equal_to_differences_over_millions_of_passes(count):
-    """... of which nearly all are leapt over, with the growth that the slopes have settled into."""
-    triples = random_triples(34, 8 * count, fitting=1.0)
-    passes = passes_of(triples)
-    fits = in_chunks(bounded, *triples).status_code == 0
-    kept = np.flatnonzero(fits & (passes > 1e4) & (passes < 1e7))[:count]
-    assert len(kept) == count
-    triples = Triple(*(take(tree, kept) for tree in triples))
-    exact, slope = exact_cycles_of(*triples), in_chunks(slopes, *triples)
-    for path in CONTINUOUS:
-        assert_differences(path, triples, exact, get_path(slope, path))
-
-
-def test_equal_to_the_slopes_of_the_executed_program():
-    """The executor's chain of maxima, differentiated by JAX, knows nothing of walks and leaps."""
-    cfg = preset("edge_ai").replace({"clocks.dma_mhz": 311.0, "clocks.block_mover_mhz": 517.0, "clocks.streamer_mhz": 733.0})
-    gemm, mapping = Gemm(176, 208, 240), Mapping(l3_tile=(64, 80, 96), l2_tile=(16, 16, 32))
-    built = program.build(cfg, gemm, mapping)
-    with jax.enable_x64(True):
-        executed = jax.jit(jax.grad(program.cycles))(cfg, built.op, built.mapping.dataflow, program.wire(built))
-    slope = slope_of(cfg, gemm.plain(), mapping)
-    scale = float(program.execute(cfg, built).makespan)
-    used = [path for path in CONTINUOUS if get_path(executed, path) != 0]
-    print(f"{len(built.opcode)} instructions, slopes in {', '.join(used)}")
-    assert len(used) > 5
-    for path in CONTINUOUS:
-        value = float(get_path(cfg, path))
-        assert value * get_path(slope, path) == pytest.approx(value * float(get_path(executed, path)), rel=1e-9, abs=1e-9 * scale), path
 
 
 @pytest.mark.parametrize("count", COUNTS)
