@@ -30,4 +30,13 @@ package: .venv/ready
 	build/package/venv/bin/pip install -q build/package/*.whl
 	cd build/package && venv/bin/python -c "import kpu_jax as kpu; print(kpu.presets.edge_ai().compute)" && venv/bin/kpu-jax --version
 
-.PHONY: main-job test lint package
+# Python 3.11 to 3.13, each with the newest and the oldest versions of what the package needs; tens of minutes.
+matrix: .venv/ready
+	.venv/bin/python tests/packaging/matrix.py
+
+# The documents as a site in build/site; a warning, such as a link to nowhere, is an error.
+docs: .venv/ready
+	.venv/bin/pip install -q -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict
+
+.PHONY: main-job test lint package matrix docs

@@ -26,6 +26,7 @@ from kpu_jax.core import (
 from kpu_jax.explore.calibrate import Calibration, calibrate
 from kpu_jax.explore.codesign import Codesign, codesign
 from kpu_jax.explore.every_chip import sweep_dataset
+from kpu_jax.explore.mapping_rules import MappingRules
 from kpu_jax.explore.mapping_search import best_mapping
 from kpu_jax.explore.measurements import Measurements, load_measurements
 from kpu_jax.explore.optimal.search import search_mapping
@@ -71,6 +72,7 @@ __all__ = [
     "KPUError",
     "KPUSimulator",
     "Mapping",
+    "MappingRules",
     "Measurements",
     "MemoryFullError",
     "NetworkReport",

@@ -14,6 +14,7 @@ import numpy as np
 from kpu_jax.base.errors import ClosedError, KPUError, check_choice, check_number
 from kpu_jax.base.pytree import is_traced, replace_path
 from kpu_jax.execution import machine_product, on_machine
+from kpu_jax.execution.arguments import split
 from kpu_jax.explore.mapping_search import best_mapping
 from kpu_jax.explore.quick_mapping import quick_mapping
 from kpu_jax.frontends.trace import trace
@@ -294,13 +295,15 @@ class Simulator:
         array's own); C comes back in the function's type. Everything else is computed by JAX, and so are products of types
         that the KPU does not have. K is summed in ascending order in one chain, as output-stationary.
 
-        The report is that of `kpu.trace(fn, dtype=dtype, **reading)(*args)` on this chip under the best mappings. Differentiable,
-        and goes under jit and vmap (`machine.matmul`); derivatives of quantised products are straight-through.
+        Leaves of the arguments that are no arrays are handed on as they are. The report is that of
+        `kpu.trace(fn, dtype=dtype, **reading)(*args)` on this chip under the best mappings. Differentiable, and goes under
+        jit and vmap (`machine.matmul`); derivatives of quantised products are straight-through.
         An ONNX model too: `sim.execute(kpu.onnx_function(path))({"x": array})`.
         Raises `DtypeError` for unknown formats, `KPUError` for what cannot be traced, `ClosedError`.
         """
         self._check_open()
-        compiled, traced = jax.jit(on_machine(fn, machine_product(dtype, acc_dtype))), trace(fn, dtype=dtype, **reading)
+        product, traced = machine_product(dtype, acc_dtype), trace(fn, dtype=dtype, **reading)
+        compiled = jax.jit(lambda arrays, others: on_machine(others.with_arrays(fn), product)(arrays), static_argnums=1)
         x64 = getattr(fn, "needs_x64", False)
 
         def run(*args: Any, **kwargs: Any) -> tuple[Any, Report]:
@@ -308,7 +311,7 @@ class Simulator:
             with jax.enable_x64(True) if x64 else contextlib.nullcontext():
                 with jax.ensure_compile_time_eval():
                     report = simulate(self.config, traced(*args, **kwargs))
-                value = compiled(*args, **kwargs)
+                value = compiled(*split(args, kwargs))
             self._report, self._ran = report, None
             return value, report
 

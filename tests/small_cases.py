@@ -126,4 +126,5 @@ def dyadic_rates(rng: np.random.Generator, case: Case) -> Rates:
         stream=1.0,
         element=float(rng.choice([1, 2.5, 8])),
         fill_drain=0.0 if case.op.kind == 2 else float(case.rows + case.cols - 2 + preload),
+        unload=float(case.rows) if case.op.kind < 2 and case.mapping.dataflow == 0 and rng.random() < 0.5 else 0.0,
     )

@@ -107,6 +107,7 @@ def random_chip(rng: np.random.Generator, most_side: int = 64) -> KPUConfig:
         "compute.processor_array.rows": rows,
         "compute.processor_array.cols": cols,
         "compute.fold_overlap": bool(rng.random() < 0.7),
+        "compute.drain_overlap": bool(rng.random() < 0.7),
         **{f"clocks.{name}_mhz": scaled(200, 3000) for name in ("fabric", "dma", "block_mover", "streamer")},
         **{f"buses.{name}_bytes": 2 ** int(rng.integers(2, 9)) for name in ("dma", "block_mover", "streamer", "burst")},
         **{

@@ -9,7 +9,7 @@ import argparse
 import subprocess
 import sys
 
-BENCHMARKS = ("peers", "sweep", "xla_mix", "exact", "executor", "scaling", "startup", "matmul")
+BENCHMARKS = ("peers", "sweep", "xla_mix", "exact", "executor", "scaling", "parallel", "startup", "matmul")
 
 
 def main() -> int:

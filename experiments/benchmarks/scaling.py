@@ -1,21 +1,16 @@
-"""How our own time grows: with chips in a sweep, layers of a network, tiles of a product, and devices.
+"""How our own time grows: with chips, layers of a network, and tiles of a product (with cores and processes: `parallel`).
 
     python -m experiments.benchmarks.scaling [--repeats 3]
 
-Warm, every result waited for; CPU seconds of the process (median), so that other work on the machine counts little. Devices:
-the same chips swept in a process of its own with one and with two host devices (of two cores: wall seconds beside CPU).
+Warm, every result waited for; CPU seconds of the process (median), so that other work on the machine counts little.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -23,18 +18,7 @@ import numpy as np
 
 import kpu_jax as kpu
 from experiments.benchmarks.exact import tiled
-from kpu_jax.explore.screening import evaluate_range
 from kpu_jax.model.batch import exact_cycles_of
-
-STUDY = Path(__file__).parents[1] / "which_kpu" / "million.toml"
-SWEEP = """
-import time
-from experiments.benchmarks.scaling import swept
-swept(12288)
-start, cpu = time.perf_counter(), time.process_time()
-swept(12288)
-print(time.perf_counter() - start, time.process_time() - cpu)
-"""
 
 
 def median(call: Callable[[], Any], repeats: int) -> float:
@@ -46,12 +30,6 @@ def median(call: Callable[[], Any], repeats: int) -> float:
         jax.block_until_ready(call())
         spent.append(time.process_time() - start)
     return statistics.median(spent)
-
-
-def swept(chips: int) -> int:
-    """Screen so many chips of the million; returns the evaluations."""
-    study = kpu.load_study(STUDY)
-    return evaluate_range(study.space, study.workload.ops, 0, chips, constraints=study.constraints).evaluations
 
 
 def points(count: int) -> Callable[[], Any]:
@@ -92,13 +70,6 @@ def main() -> None:
         for count in counts:
             seconds = median(make(count), args.repeats)
             print(f"  {count:>9,} {unit:<8}{seconds * 1e3:>10.2f} ms CPU{seconds / count * 1e6:>12.2f} us each", flush=True)
-    print("devices: 12,288 chips swept")
-    for devices in (1, 2):
-        flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
-        environment = {**os.environ, "XLA_FLAGS": flags}
-        done = subprocess.run([sys.executable, "-c", SWEEP], capture_output=True, text=True, check=True, env=environment)
-        wall, cpu = (float(word) for word in done.stdout.split())
-        print(f"  {devices:>9} devices {wall:>9.2f} s wall, {cpu:.2f} s CPU", flush=True)
 
 
 if __name__ == "__main__":

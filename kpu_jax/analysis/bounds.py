@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kpu_jax.analysis.subjects import rows_of
-from kpu_jax.hardware import KPUConfig, check_config, derived
+from kpu_jax.hardware import KPUConfig, derived
 from kpu_jax.model.report import Report
 from kpu_jax.workload import Op, Workload
 from kpu_jax.workload.footprint import element_bytes
@@ -54,8 +54,7 @@ def bounds(cfg: KPUConfig, workload: Op | Workload, report: Report) -> Bounds:
     for dense GEMMs whose operands start and end in external memory, and is 0 for others. Raises `KPUError` for a report
     of another workload, a stacked one, or an infeasible one.
     """
-    check_config(cfg)
-    ops, names, each = rows_of("bounds", workload, report)
+    ops, names, each = rows_of("bounds", cfg, workload, report)
     count = np.atleast_1d(ops.count)
     bits = np.clip(np.maximum(ops.a_bits, ops.b_bits), 1, 32)
     compulsory, rate = np.atleast_1d(each.compulsory), derived.external_bytes_per_second(cfg)

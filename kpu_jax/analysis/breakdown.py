@@ -21,8 +21,10 @@ def time_terms(report: Report) -> dict[str, float]:
     The time that the multiply-adds would take at the chip's peak; what the fabric is held beyond that (edges, idle rows,
     columns and compute tiles); what the class that is held longest is held beyond the fabric; and the waiting of that class
     for latencies, data, room and others. Last, where there is any, the time beyond that of the operations one after the
-    other (host work), or less than 0 where they overlap. Exact, given the report's `busy`.
+    other (host work), or less than 0 where they overlap. Exact, given the report's `busy`. Raises `KPUError` for what is no
+    feasible report of one simulation.
     """
+    check_report("time_terms", report)
     rows = report if report.per_op is None else report.per_op
     cycles, peak = np.atleast_1d(rows.cycles), np.atleast_1d(rows.utilization * rows.cycles)
     fabric = np.maximum(np.atleast_1d(rows.busy["fabric"]), peak)
@@ -71,7 +73,12 @@ def compare_reports(a: Report, b: Report) -> Analysis:
 def _differences(terms: list[tuple[str, Any, Any]], a: Any, b: Any) -> list[Row]:
     rows = [(name, float(x), float(y)) for name, x, y in terms if x or y] + [("total", float(a), float(b))]
     whole = float(b) - float(a)
-    return [{"term": n, "a": x, "b": y, "b - a": y - x, "of the difference %": 100 * (y - x) / whole if whole else 0.0} for n, x, y in rows]
+    found = []
+    for name, x, y in rows:
+        change = y - x if abs(y - x) > 1e-12 * max(abs(x), abs(y)) else 0.0  # not what rounding leaves
+        share = 100 * change / whole if whole and change else 0.0
+        found.append({"term": name, "a": x, "b": y, "b - a": change, "of the difference %": share})
+    return found
 
 
 def _reasons(tables: dict[str, list[Row]]) -> list[str]:

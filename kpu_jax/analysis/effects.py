@@ -126,7 +126,7 @@ def morris_effects(
     count = int(check_number("trajectories", trajectories, "trajectories", low=2, high=1e6, integer=True))
     level = check_number("confidence", confidence, "probability", low=0, high=0.999, low_open=True)
     arguments, rng = len(_names(names)), np.random.default_rng(int(check_number("seed", seed, "seed", integer=True)))
-    each = [levels] * arguments if is_number(levels) and not np.ndim(levels) else list(levels)  # type: ignore[arg-type]
+    each = list(levels) if isinstance(levels, (list, tuple)) else [levels] * arguments
     if len(each) != arguments:
         raise KPUError(f"levels must be one number, or {arguments}, one per argument, got {shown(levels)}")
     sizes = np.array([check_number("levels", n, "values", low=1, high=1e6, integer=True) for n in each])
@@ -153,13 +153,20 @@ def _span(interval: np.ndarray) -> str:
 
 
 def _names(names: Sequence[str]) -> Sequence[str]:
-    if isinstance(names, str) or not isinstance(names, Sequence) or not names or len(set(names)) != len(names):
+    of_text = isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names)
+    if not of_text or not names or len(set(names)) != len(names):
         raise KPUError(f"names must list the arguments, each once, got {shown(names)}")
     return names
 
 
 def _values(function: Function, points: np.ndarray) -> np.ndarray:
-    found = np.asarray(function(points))
+    if not callable(function):
+        raise KPUError(f"the function must take points [n, argument] and give values [n], got {shown(function)}")
+    given = function(points)
+    try:
+        found = np.asarray(given)
+    except ValueError:  # rows of unequal lengths
+        raise KPUError(f"the function must give one number per point [{len(points)}], got {shown(given)}") from None
     if not is_number(found) or found.shape != points.shape[:1]:
         raise KPUError(f"the function must give one number per point [{len(points)}], got {shown(found)} of shape {found.shape}")
     values = found.astype(np.float64)

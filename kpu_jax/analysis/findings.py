@@ -42,7 +42,7 @@ class Analysis(Shown):
         return "\n\n".join(parts) + "\n"
 
     def to_pandas(self, heading: str) -> Any:
-        """One of the tables as a DataFrame (extra `dataframe`)."""
+        """One of the tables as a DataFrame (extra `dataframe`). Raises `KPUError` for other headings, and without pandas."""
         if heading not in self.tables:
             raise KPUError(f"the analysis has no table {heading!r}; it has {', '.join(self.tables)}")
         try:

@@ -113,7 +113,7 @@ def occupancy(program: Program, timeline: Timeline, bins: int = 200) -> Grid:
         f"{MEMORIES[memory].upper()} {Operand(operand).name}" + (f", place {place + 1}" if (memory, operand) in double else "")
         for memory, operand, place in keys
     ]
-    values = np.zeros((len(keys), bins))
+    values = np.zeros((len(keys), len(edges) - 1))
     for row, key in enumerate(keys):
         own = (found.memory == key[0]) & (found.operand == key[1]) & (found.place == key[2])
         values[row] = _spread(found.start[own], found.end[own], found.bytes[own] * (found.end - found.start)[own], edges)
@@ -132,7 +132,7 @@ def movement(program: Program, timeline: Timeline, bins: int = 200) -> Grid:
             continue
         source, target = route(opcode, operand)
         routes.setdefault((INSTRUCTIONS[opcode].engine.value, operand.value, f"{source.upper()} to {target.upper()}"), []).append(i)
-    names, values = [], np.zeros((len(routes), bins))
+    names, values = [], np.zeros((len(routes), len(edges) - 1))
     for row, key in enumerate(sorted(routes)):
         own = np.array(routes[key])
         names.append(f"{key[2]}, {Operand(key[1]).name}")

@@ -26,8 +26,8 @@ def pareto_front(points: Any, *, maximize: Sequence[int] = ()) -> ParetoFront:
     """
     table = _table("points", points)
     signs = np.ones(table.shape[1])
-    for column in maximize:
-        if column not in range(table.shape[1]):
+    for column in maximize if isinstance(maximize, (list, tuple)) else [maximize]:
+        if not isinstance(column, int) or column not in range(table.shape[1]):
             raise KPUError(f"maximize: there is no column {shown(column)}, the points have {table.shape[1]} objectives, from 0")
         signs[column] = -1.0
     _, ids = front.merge(table[:0], np.zeros(0, np.int64), table * signs, np.arange(len(table)))
@@ -57,10 +57,15 @@ def hypervolume(points: Any, reference: Any) -> float:
     """Volume that `points` [n, objective] (minimised) dominate below `reference` [objective], in the product of the units.
 
     Exact up to rounding, by slicing along the last objective (Zitzler, PhD thesis, ETH Zurich, 1999); the cost grows as
-    n^(objectives - 1). Points that do not lie below the reference in every objective add nothing.
+    n^(objectives - 1). Points that do not lie below the reference in every objective add nothing. Raises `KPUError` unless `points` is a
+    table of numbers and `reference` as many finite ones as it has objectives.
     """
     table = _table("points", points)
-    corner = np.asarray(reference, np.float64) if is_number(np.asarray(reference)) else np.zeros(0)
+    try:
+        corner = np.asarray(reference)
+    except ValueError:  # rows of unequal lengths
+        corner = np.zeros(0)
+    corner = corner.astype(np.float64) if is_number(corner) else np.zeros(0)
     if corner.shape != (table.shape[1],) or not np.isfinite(corner).all():
         raise KPUError(f"reference must be {table.shape[1]} finite numbers, one per objective, got {shown(reference)}")
     inside = np.isfinite(table).all(axis=1) & (table < corner).all(axis=1)

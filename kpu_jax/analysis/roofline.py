@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kpu_jax.analysis.subjects import rows_of
-from kpu_jax.hardware import KPUConfig, check_config, derived
+from kpu_jax.hardware import KPUConfig, derived
 from kpu_jax.model.report import Report
 from kpu_jax.workload import Op, Workload
 
@@ -51,8 +51,7 @@ def roofline(cfg: KPUConfig, workload: Op | Workload, report: Report) -> Rooflin
     performance lies under every roof for any mapping. Raises `KPUError` for a report of another workload, a stacked
     or an infeasible one.
     """
-    check_config(cfg)
-    ops, names, each = rows_of("roofline", workload, report)
+    ops, names, each = rows_of("roofline", cfg, workload, report)
     bits = np.clip(np.maximum(ops.a_bits, ops.b_bits), 1, 32)
     operations, bandwidth = 2.0 * np.atleast_1d(each.macs), _bandwidth(cfg)
     held = np.stack([np.atleast_1d(each.busy[engine]) for engine in ROOF_LEVELS.values()])  # [level, row] fabric cycles

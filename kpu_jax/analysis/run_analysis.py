@@ -26,6 +26,8 @@ def check_run(what: str, timeline: object, program: object = None) -> tuple[Time
         raise KPUError(f"{what} needs the timeline of kpu.program.execute(chip, program), got {type(timeline).__name__}")
     if not all(isinstance(leaf, (np.ndarray, np.generic)) for leaf in timeline) or np.ndim(timeline.makespan):
         raise KPUError(f"{what}: the timeline is traced or stacked; give one concrete run")
+    if not all(np.isfinite(leaf).all() for leaf in timeline):
+        raise KPUError(f"{what}: the timeline holds times that are not finite: give it as kpu.program.execute made it")
     if program is not None and (not isinstance(program, Program) or len(program) != len(timeline.start)):
         raise KPUError(f"{what}: the program must be the one that this timeline is of, with {len(timeline.start):,} instructions")
     if not float(timeline.makespan) > 0:

@@ -37,9 +37,12 @@ def table_of(what: str, cfg: KPUConfig, workload: Op | Workload, mapping: Mappin
     return ops, jax.tree.map(lambda v: np.broadcast_to(np.asarray(v, np.float64), (rows,)), mapping)
 
 
-def rows_of(what: str, workload: Op | Workload, report: Any) -> tuple[Op, tuple[str, ...], Report]:
-    """(operations, names, report) row by row, of a report that is checked to be a feasible one of this workload."""
+def rows_of(what: str, cfg: KPUConfig, workload: Op | Workload, report: Any) -> tuple[Op, tuple[str, ...], Report]:
+    """(operations, names, report) row by row, of one chip and a report that is checked to be a feasible one of this workload."""
+    check_config(cfg)
     check_workload(workload)
+    if is_traced(cfg, workload) or np.ndim(cfg.compute.tile_count):
+        raise KPUError(f"{what} needs one concrete chip and workload: call it outside of jit and vmap, for one at a time")
     check_report(what, report)
     if isinstance(workload, Workload):
         each = report.per_op

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from kpu_jax.base.errors import KPUError, shown
 from kpu_jax.base.text import number_or_text
 from kpu_jax.base.units import heading
 
@@ -42,9 +43,16 @@ def _is_words(value: Any) -> bool:
     return value is None or (isinstance(value, str) and isinstance(number_or_text(value), str))
 
 
+def check_rows(what: str, rows: Any) -> Rows:
+    """`rows` if they are a sequence of mappings; else a `KPUError` that begins with `what`."""
+    if not isinstance(rows, (list, tuple)) or not all(isinstance(row, Mapping) for row in rows):
+        raise KPUError(f"{what} needs rows, a list of dicts {{column: value}}, got {shown(rows)}")
+    return rows
+
+
 def text_table(rows: Rows, columns: Sequence[str] | None = None) -> str:
-    """Aligned text with a header; numbers as in `cell`, right-aligned."""
-    if not rows:
+    """Aligned text with a header; numbers as in `cell`, right-aligned. Raises `KPUError` for what is no list of dicts."""
+    if not check_rows("text_table", rows):
         return "(no rows)"
     of_text = columns_of(rows, columns)
     cells = [list(of_text), *([cell(row.get(name)) for name in of_text] for row in rows)]

@@ -78,6 +78,7 @@ class Rates(NamedTuple):
     stream: Scalar  # cycles for which one streamed element holds the fabric: 1 of its own clock
     overlap: Scalar  # 1: passes overlap (the KPU), 0: each pass fills and drains on its own
     fill_drain: Scalar  # fabric cycles between the last operand of a pass and its completion
+    unload: Scalar  # fabric cycles for which leaving results hold the array after a pass
 
 
 def activation_cycles(cfg: Any, op: Any) -> Any:
@@ -104,6 +105,15 @@ def fill_drain(cfg: Any, op: Any, dataflow: Scalar) -> Scalar:
     array, alone = cfg.compute.processor_array, cfg.compute.fold_overlap <= 0
     preload = jnp.where(alone & (dataflow > 0), array.rows, 0.0)
     return jnp.where(op.kind < 2, array.rows + array.cols - 2 + preload, 0.0)
+
+
+def unload(cfg: Any, op: Any, dataflow: Scalar) -> Scalar:
+    """Fabric cycles for which leaving results hold the array after a pass: none if they leave during the next.
+
+    Without a second register per PE, output-stationary results are shifted out along the columns, `rows` cycles.
+    """
+    held = (cfg.compute.drain_overlap <= 0) & (dataflow == 0) & (op.kind < 2)
+    return jnp.where(held, cfg.compute.processor_array.rows, 0.0)
 
 
 def rates_of(cfg: Any, op: Any, dataflow: Scalar) -> Rates:
@@ -134,4 +144,5 @@ def rates_of(cfg: Any, op: Any, dataflow: Scalar) -> Rates:
         stream=one,
         overlap=cfg.compute.fold_overlap,
         fill_drain=fill_drain(cfg, op, dataflow),
+        unload=unload(cfg, op, dataflow),
     )

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from jax.extend import core
 
-from kpu_jax.execution.products import CONVOLUTION, DOT, convolution, dot
+from kpu_jax.execution.products import CONVOLUTION, DOT, RAGGED, convolution, dot, ragged
 from kpu_jax.frontends.jaxpr import body_of, scan_counts
 from kpu_jax.frontends.primitives import CALLS
 
@@ -20,8 +20,11 @@ Product = Callable[[jax.Array, jax.Array, Any], jax.Array | None]
 """(A [batch, m, k], B [batch, k, n], dtype of C) -> C [batch, m, n], or None: JAX is to compute it."""
 
 
+_PRODUCTS: dict[str, Callable[..., Any]] = {DOT: dot, RAGGED: ragged, CONVOLUTION: convolution}
+
+
 def on_machine(fn: Callable[..., Any], product: Product) -> Callable[..., Any]:
-    """`fn` with every `dot_general` and `conv_general_dilated` computed by `product`, at any depth of calls and loops.
+    """`fn` with every `dot_general`, `ragged_dot` and `conv_general_dilated` computed by `product`, at any depth of calls and loops.
 
     The function takes arrays in any pytree; keyword arguments too. Its derivatives are those of the equations: a function
     with a derivative of its own (`jax.custom_vjp`) that holds products is differentiated through them.
@@ -51,15 +54,14 @@ def _run(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any], product: Produc
 
 def _step(eqn: Any, args: list[Any], product: Product) -> Sequence[Any]:
     name, params = eqn.primitive.name, eqn.params
-    if name in (DOT, CONVOLUTION):
-        compute = dot if name == DOT else convolution
-        result = compute(args[0], args[1], params, eqn.outvars[0].aval, product)
+    if name in _PRODUCTS:
+        result = _PRODUCTS[name](*args, params, eqn.outvars[0].aval, product)
         return _bound(eqn, args) if result is None else [result]
     if not _has_products(eqn):
         return _bound(eqn, args)
     if name in CALLS:
-        inner = body_of(eqn)
-        return _run(inner.jaxpr, inner.consts, args, product)
+        inner, given = body_of(eqn, args)
+        return _run(inner.jaxpr, inner.consts, given, product)
     if name == "scan":
         return _scan(params, args, product)
     if name == "while":
@@ -80,7 +82,7 @@ def _bound(eqn: Any, args: list[Any]) -> Sequence[Any]:
 
 def _has_products(eqn: Any) -> bool:
     return any(
-        inner.primitive.name in (DOT, CONVOLUTION) or _has_products(inner)
+        inner.primitive.name in _PRODUCTS or _has_products(inner)
         for body in core.jaxprs_in_params(eqn.params)
         for inner in body.eqns
     )

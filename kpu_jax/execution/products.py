@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-DOT, CONVOLUTION = "dot_general", "conv_general_dilated"
+DOT, RAGGED, CONVOLUTION = "dot_general", "ragged_dot_general", "conv_general_dilated"
 
 
 def dot(a: Any, b: Any, params: Any, result: Any, product: Callable[..., Any]) -> Any:
@@ -27,6 +27,23 @@ def dot(a: Any, b: Any, params: Any, result: Any, product: Callable[..., Any]) -
     cols = jnp.transpose(b, (*right_batch, *right, *others)).reshape(batch, k, columns)
     c = product(rows, cols, result.dtype)
     return None if c is None else c.reshape(result.shape)
+
+
+def ragged(a: Any, b: Any, sizes: Any, params: Any, result: Any, product: Callable[..., Any]) -> Any:
+    """`jax.lax.ragged_dot`: all rows of A by the B of every group, of which each row takes its own group's; zero beyond them.
+
+    None where `product` gives none, and for the other forms of `ragged_dot_general` (gradients, batches).
+    """
+    numbers = params["ragged_dot_dimension_numbers"]
+    if numbers.dot_dimension_numbers != (((1,), (1,)), ((), ())) or tuple(numbers.lhs_ragged_dimensions) != (0,) or 0 in a.shape:
+        return None
+    c = product(jnp.broadcast_to(a, (len(b), *a.shape)), b, result.dtype)
+    if c is None:
+        return None
+    ends = jnp.cumsum(sizes)[:, None]
+    rows = jnp.arange(len(a))
+    own = (rows < ends) & (rows >= ends - sizes[:, None])
+    return jnp.sum(jnp.where(own[:, :, None], c, 0), axis=0, dtype=result.dtype)
 
 
 def convolution(x: Any, w: Any, params: Any, result: Any, product: Callable[..., Any]) -> Any:

@@ -1,11 +1,11 @@
 """Fit fields of a chip to measured times, by gradient descent through the simulator.
 
-The prediction for an operation is the least exact time that any mapping of the sweep's strategies takes, plus a
-constant per call. The descent follows a surrogate: for the few mappings that promise most, the bound times what the
-exact time was beyond it at the last chip; rounds of descent and exact timing alternate, so that surrogate and exact
-time agree where they end. At its minimiser the gradient is that of the minimum (the envelope theorem), so mappings may
-change as the chip does. The loss is Cauchy's, log(1 + (e / 3 %)^2) of the logarithmic error e: it asks for small
-typical errors, whatever a few rows do.
+The prediction for an operation is the least exact time of any mapping that the measured machine considers
+(`MappingRules`; by default those of a sweep), plus a constant per call. The descent follows a surrogate: for the few
+mappings that promise most, the bound times what the exact time was beyond it at the last chip; rounds of descent and
+exact timing alternate, so that surrogate and exact time agree where they end. At its minimiser the gradient is that of
+the minimum (the envelope theorem), so mappings may change as the chip does. The loss is Cauchy's,
+log(1 + (e / 3 %)^2) of the logarithmic error e: it asks for small typical errors, whatever a few rows do.
 """
 
 from __future__ import annotations
@@ -19,24 +19,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kpu_jax.base.compilation import BATCH, jit_for
-from kpu_jax.base.errors import InfeasibleError, KPUError, check_choice, check_number, nearest
+from kpu_jax.base.errors import KPUError, check_number, nearest
 from kpu_jax.base.pytree import get_path, replace_path
 from kpu_jax.base.validation import check_type
-from kpu_jax.engines.rates import rates_of
+from kpu_jax.explore.finalists import Finalists, finalists_on, least_seconds, timed, wide
+from kpu_jax.explore.mapping_rules import MappingRules
 from kpu_jax.explore.measurements import Measurements
-from kpu_jax.explore.quick_mapping import priced_proposals
 from kpu_jax.explore.space import is_speed
 from kpu_jax.hardware import KPUConfig, check_config
 from kpu_jax.hardware.fields import FIELDS
-from kpu_jax.mapping import Mapping
-from kpu_jax.mapping.mapping import DATAFLOWS
-from kpu_jax.mapping.proposals import SWEEP_STRATEGIES
-from kpu_jax.model.batch import exact_cycles_of
-from kpu_jax.model.bound import bound_of
-from kpu_jax.model.evaluate import screen
-from kpu_jax.model.pricing import Price
-from kpu_jax.model.work import Work
 from kpu_jax.workload import Workload
 
 if TYPE_CHECKING:  # optax is imported where a descent begins: importing the package stays light
@@ -44,15 +35,6 @@ if TYPE_CHECKING:  # optax is imported where a descent begins: importing the pac
 
 SCALE = 0.03  # error from which on a row counts less and less
 SPREAD = 0.7  # of the starts around the given chip, in units of the logarithm
-FINALISTS = 6  # mappings per operation that are timed exactly in each round
-
-
-class _Finalists(NamedTuple):
-    """The mappings of every operation that promise most on one chip, [finalist, row]."""
-
-    mapping: Mapping
-    work: Work
-    beyond: Any  # exact time over bound on that chip; infinite where the mapping does not fit
 
 
 class Interval(NamedTuple):
@@ -73,20 +55,19 @@ class Calibration:
     predicted_s: np.ndarray  # [row], fitted to all rows
     held_out_s: np.ndarray | None  # [row], each predicted by a fit to the other folds; None without cross-validation
     measured_s: np.ndarray  # [row]
-    strategies: np.ndarray
+    rules: MappingRules
 
     def errors(self, *, held_out: bool = False) -> np.ndarray:
-        """|predicted / measured - 1| [row]."""
+        """|predicted / measured - 1| [row], float64. Raises `KPUError` for held-out errors where nothing was held out."""
         if held_out and self.held_out_s is None:
             raise KPUError("held-out errors need cross-validation: calibrate with folds of 2 or more")
         predicted = self.held_out_s if held_out and self.held_out_s is not None else self.predicted_s
         return np.abs(predicted / self.measured_s - 1)
 
     def predict(self, workload: Workload) -> np.ndarray:
-        """Exact times [row] of one execution of each operation on the calibrated chip [s]."""
+        """Exact times [row] of one execution of each operation on the calibrated chip [s]. Raises `KPUError` for what is no workload."""
         check_type("workload", workload, Workload, "make one with kpu.Workload.from_ops")
-        seconds = _timed(self.config, workload, _finalists(self.config, workload, self.strategies))
-        return seconds + self.overhead_s
+        return timed(self.config, workload, finalists_on(self.config, workload, self.rules)) + self.overhead_s
 
     def __str__(self) -> str:
         lines = [f"calibrated to {len(self.measured_s)} measured times; median error {np.median(self.errors()):.1%}"]
@@ -109,7 +90,8 @@ def calibrate(
     rounds: int = 4,
     starts: int = 4,
     folds: int = 5,
-    dataflows: Sequence[str] = DATAFLOWS,
+    groups: Sequence[Any] | None = None,
+    rules: MappingRules = MappingRules(),
     overhead_us: float = 1.0,
     seed: int = 0,
 ) -> Calibration:
@@ -117,8 +99,9 @@ def calibrate(
 
     `free`: dotted paths of clocks, bandwidths, latencies and vector-engine costs (real numbers that leave the mappings'
     work as it is). `optimizer`: of optax, on their logarithms (default: Adam, its rate falling from 0.1 to 0).
-    `starts`: the given values, and others drawn around them. `folds`: of the cross-validation (0: none). `dataflows`:
-    those that the machine has. `overhead_us`: where the constant starts [us].
+    `starts`: the given values, and others drawn around them. `folds`: of the cross-validation (0: none). `groups`:
+    labels [row]; rows of one label are left out together. `rules`: which mappings the machine considers. `overhead_us`:
+    where the constant starts [us].
 
     Each of the `rounds` times the most promising mappings exactly and descends for `steps`; the best round counts.
     The fields are calibrated, the times exact for the fitted chip. Intervals: from the curvature of the surrogate's
@@ -133,10 +116,8 @@ def calibrate(
     starts = int(check_number("starts", starts, "fits", low=1, integer=True))
     folds = int(check_number("folds", folds, "parts", low=0, high=len(measured), integer=True))
     overhead_us = check_number("overhead_us", overhead_us, "us", low=0, low_open=True)
-    kinds = [DATAFLOWS.index(check_choice("dataflows", name, DATAFLOWS)) for name in dataflows]
-    strategies = SWEEP_STRATEGIES[np.isin(SWEEP_STRATEGIES[:, 0], kinds)]
-    if not len(strategies):
-        raise KPUError(f"dataflows must name at least one of {', '.join(DATAFLOWS)}")
+    check_type("rules", rules, MappingRules, "make them with kpu.MappingRules")
+    part = _parts(groups, len(measured), folds, np.random.default_rng(seed))
     import optax
 
     optimizer = optax.adam(optax.cosine_decay_schedule(0.1, steps)) if optimizer is None else optimizer
@@ -145,14 +126,13 @@ def calibrate(
     rng = np.random.default_rng(seed)
     points = [given] + [given + SPREAD * rng.standard_normal(len(given)) for _ in range(starts - 1)]
 
-    def fit(point: np.ndarray, weights: np.ndarray) -> tuple[float, np.ndarray, np.ndarray, _Finalists]:
+    def fit(point: np.ndarray, weights: np.ndarray) -> tuple[float, np.ndarray, np.ndarray, Finalists]:
         """(loss, point, exact times) of the best of `rounds`: finalists timed exactly, then a descent."""
         tried = []
         for last in range(rounds + 1):
             chip = _chip(cfg, names, point)
-            finalists = _finalists(chip, measured.workload, strategies)
-            seconds = _timed(chip, measured.workload, finalists)
-            predicted = seconds + math.exp(point[-1]) * 1e-6
+            finalists = finalists_on(chip, measured.workload, rules)
+            predicted = timed(chip, measured.workload, finalists) + math.exp(point[-1]) * 1e-6
             with jax.enable_x64(True):
                 loss = float(_loss(predicted, measured.seconds, weights))
             tried.append((loss, point, predicted, finalists))
@@ -167,7 +147,6 @@ def calibrate(
     held_out = None
     if folds > 1:
         held_out = np.zeros(len(measured))
-        part = rng.permutation(len(measured)) % folds
         for i in range(folds):
             held_out[part == i] = fit(points[best], np.asarray(part != i, np.float64))[2][part == i]
     return Calibration(
@@ -177,7 +156,7 @@ def calibrate(
         predicted_s=predicted,
         held_out_s=held_out,
         measured_s=measured.seconds,
-        strategies=strategies,
+        rules=rules,
     )
 
 
@@ -196,81 +175,28 @@ def _checked(cfg: KPUConfig, free: Sequence[str]) -> tuple[str, ...]:
     return names
 
 
+def _parts(groups: Sequence[Any] | None, rows: int, folds: int, rng: np.random.Generator) -> np.ndarray:
+    """The fold [row] in which each row is left out, at random; rows of one group together."""
+    if groups is None:
+        return rng.permutation(rows) % max(folds, 1)
+    if len(groups) != rows:
+        raise KPUError(f"groups must hold one label per measured row, {rows}, got {len(groups)}")
+    label = np.unique(np.asarray(groups), return_inverse=True)[1]
+    count = int(label.max()) + 1
+    if count < folds:
+        raise KPUError(f"groups holds {count} different labels, too few for {folds} folds: leave out fewer parts")
+    return (rng.permutation(count) % max(folds, 1))[label]
+
+
 def _chip(cfg: KPUConfig, names: tuple[str, ...], point: np.ndarray) -> KPUConfig:
     """The chip at a point of the descent, each field within its range."""
     values = {name: float(np.clip(v, FIELDS[name].low, FIELDS[name].high)) for name, v in zip(names, np.exp(point), strict=False)}
     return cfg.replace(values)
 
 
-def _arrays(cfg: KPUConfig) -> Any:
-    return jax.tree.map(lambda v: np.asarray(v, np.float64), cfg)
-
-
 def _loss(predicted: Any, measured: Any, weights: Any) -> Any:
     """The weighted mean of Cauchy's loss of the logarithmic error."""
     return jnp.sum(weights * jnp.log1p((jnp.log(predicted / measured) / SCALE) ** 2)) / jnp.sum(weights)
-
-
-@jit_for(BATCH)
-def _proposed(cfg: Any, ops: Any, strategies: Any) -> tuple[Mapping, Price]:
-    """(mappings, prices) [row, strategy]."""
-    return jax.vmap(lambda op: priced_proposals(cfg, op, strategies))(ops)
-
-
-@jit_for(BATCH)
-def _works(cfg: Any, ops: Any, mappings: Mapping) -> Work:
-    """What the engines do [finalist, row]."""
-    return jax.vmap(jax.vmap(lambda op, mapping: screen(cfg, op, mapping).work), in_axes=(None, 0))(ops, mappings)
-
-
-def _finalists(cfg: KPUConfig, workload: Workload, strategies: np.ndarray) -> _Finalists:
-    """The `FINALISTS` mappings of each operation with the least estimates on this chip, timed exactly."""
-    ops = jax.tree.map(lambda v: np.asarray(v, np.float64), workload.ops)
-    with jax.enable_x64(True):
-        mapping, prices = jax.tree.map(np.asarray, _proposed(_arrays(cfg), ops, strategies))
-    estimate = np.where(prices.status == 0, prices.estimate, np.inf)
-    nowhere = np.flatnonzero(~np.any(np.isfinite(estimate), axis=1))
-    if nowhere.size:
-        raise InfeasibleError(f"{workload.row_names[nowhere[0]]}: no mapping of the stated strategies fits this chip")
-    kept = np.argsort(estimate, axis=1, kind="stable")[:, :FINALISTS].T
-    rows = np.arange(workload.rows)
-    mapping, estimate = jax.tree.map(lambda v: v[rows, kept], (mapping, estimate))
-    possible = np.nonzero(np.isfinite(estimate))
-    beyond = np.full(kept.shape, np.inf)
-    cycles = exact_cycles_of(
-        jax.tree.map(lambda v: np.full(len(possible[0]), float(v)), cfg),
-        jax.tree.map(lambda v: v[possible[1]], ops),
-        jax.tree.map(lambda v: v[possible], mapping),
-    )
-    with jax.enable_x64(True):
-        work = jax.tree.map(np.asarray, _works(_arrays(cfg), ops, mapping))
-        bound = np.asarray(_bounds(_arrays(cfg), ops, work, mapping.dataflow))
-    beyond[possible] = cycles / bound[possible]
-    return _Finalists(mapping, work, beyond)
-
-
-@jax.jit
-def _bounds(cfg: Any, ops: Any, work: Work, dataflow: Any) -> Any:
-    """Lower bounds [finalist, row] in cycles."""
-
-    def bound(op: Any, each: Work, flow: Any) -> Any:
-        return bound_of(each, rates_of(cfg, op, flow)).cycles
-
-    return jax.vmap(jax.vmap(bound), in_axes=(None, 0, 0))(ops, work, dataflow)
-
-
-def _surrogate(cfg: Any, ops: Any, finalists: _Finalists) -> Any:
-    """The least seconds [row] of the finalists' bounds on `cfg`, times what exact time was beyond them."""
-    cycles = _bounds(cfg, ops, finalists.work, finalists.mapping.dataflow) * finalists.beyond
-    least = jnp.argmin(cycles, axis=0)
-    return jnp.take_along_axis(cycles, least[None], axis=0)[0] / (cfg.clocks.fabric_mhz * 1e6)
-
-
-def _timed(cfg: KPUConfig, workload: Workload, finalists: _Finalists) -> np.ndarray:
-    """The least exact seconds [row], on the chip that the finalists were timed on."""
-    with jax.enable_x64(True):
-        ops = jax.tree.map(lambda v: np.asarray(v, np.float64), workload.ops)
-        return np.asarray(_surrogate(_arrays(cfg), ops, finalists))
 
 
 def _at(cfg: Any, names: tuple[str, ...], point: Any) -> Any:
@@ -284,9 +210,9 @@ def _descent(seconds: np.ndarray, names: tuple[str, ...], optimizer: Any, steps:
     import optax
 
     @jax.jit
-    def run(chip: Any, ops: Any, finalists: _Finalists, measured: Any, point: Any, weights: Any) -> Any:
+    def run(chip: Any, ops: Any, finalists: Finalists, measured: Any, point: Any, weights: Any) -> Any:
         def loss(at: Any) -> Any:
-            predicted = _surrogate(_at(chip, names, at), ops, finalists)
+            predicted = least_seconds(_at(chip, names, at), ops, finalists)
             return _loss(predicted + jnp.exp(at[-1]) * 1e-6, measured, weights)
 
         def step(carry: Any, _: Any) -> Any:
@@ -296,7 +222,7 @@ def _descent(seconds: np.ndarray, names: tuple[str, ...], optimizer: Any, steps:
 
         return jax.lax.scan(step, (point, optimizer.init(point)), None, steps)[0][0]
 
-    def descend(chip: KPUConfig, ops: Any, finalists: _Finalists, point: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    def descend(chip: KPUConfig, ops: Any, finalists: Finalists, point: np.ndarray, weights: np.ndarray) -> np.ndarray:
         narrow = jax.tree.map(lambda v: np.asarray(v, np.float32), (chip, ops, finalists, seconds, point, weights))
         return np.asarray(run(*narrow), np.float64)
 
@@ -304,15 +230,15 @@ def _descent(seconds: np.ndarray, names: tuple[str, ...], optimizer: Any, steps:
 
 
 def _intervals(
-    cfg: KPUConfig, measured: Measurements, finalists: _Finalists, names: tuple[str, ...], fitted: np.ndarray
+    cfg: KPUConfig, measured: Measurements, finalists: Finalists, names: tuple[str, ...], fitted: np.ndarray
 ) -> dict[str, Interval]:
     """Gauss-Newton: variance of the error (by its median) times the inverse of J^T J, in logarithms."""
     with jax.enable_x64(True):
 
-        ops = jax.tree.map(lambda v: np.asarray(v, np.float64), measured.workload.ops)
+        ops, chip = wide(measured.workload.ops), wide(cfg)
 
         def error(point: Any) -> Any:
-            predicted = _surrogate(_at(_arrays(cfg), names, point), ops, finalists)
+            predicted = least_seconds(_at(chip, names, point), ops, finalists)
             return jnp.log((predicted + jnp.exp(point[-1]) * 1e-6) / measured.seconds)
 
         residual, jacobian = np.asarray(error(fitted)), np.asarray(jax.jacfwd(error)(fitted))

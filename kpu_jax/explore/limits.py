@@ -53,7 +53,7 @@ def floors(totals: Any, limits: Mapping[str, float]) -> dict[str, Any]:
     slack = limit["power_w"] * (1 + ROUNDING) - totals.static_w  # W that are left for the dynamic energy
     by_power = totals.least_dynamic_pj * 1e-12 / xp.where(slack > 0, slack, np.inf)
     seconds = xp.maximum(totals.least_seconds, by_power)
-    energy = xp.maximum(totals.least_energy_pj, totals.least_dynamic_pj + totals.static_w * seconds * 1e12)
+    energy = xp.maximum(totals.least_energy_pj, totals.least_dynamic_pj + totals.static_w * xp.where(seconds < np.inf, seconds, 0.0) * 1e12)
     possible = (seconds < np.inf) & (energy < np.inf) & (slack > 0)
     fixed = {"area_mm2": totals.area_mm2, "tdp_w": totals.tdp_w, "seconds": seconds, "energy_pj": energy}
     for name, values in fixed.items():

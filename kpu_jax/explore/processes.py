@@ -49,6 +49,7 @@ def join(coordinator: str | None = None, processes: int | None = None, process: 
         jax.distributed.initialize(
             coordinator, processes, process, initialization_timeout=START_SECONDS, heartbeat_timeout_seconds=SILENT_SECONDS
         )
+        multihost_utils.process_allgather(np.zeros(1))  # the first exchange gives up on a process that is half a minute late
     except (RuntimeError, ValueError) as error:
         raise KPUError(f"the processes did not come together at {coordinator or 'the address of SLURM'}: {error!s:.200}") from None
     atexit.register(lambda: leave(1) if hasattr(sys, "last_value") else None)  # after an error that nobody caught

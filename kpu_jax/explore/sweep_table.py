@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kpu_jax.base.errors import KPUError, shown
 from kpu_jax.base.tables import Row, Sheet
 from kpu_jax.base.units import quantity
+from kpu_jax.base.validation import check_type
 from kpu_jax.explore.limits import CONSTRAINTS, OBJECTIVES
 
 if TYPE_CHECKING:
@@ -22,8 +24,11 @@ def sweep_table(result: SweepResult) -> list[Row]:
     """The chips of a sweep that were timed exactly, best first by the sweep's objective.
 
     One dict per chip and objective that its mappings were chosen for (`mapped_for`). `pareto` is true on the exact
-    front over (latency, energy, area); `meets` where the limits are kept.
+    front over (latency, energy, area); `meets` where the limits are kept. Raises `KPUError` for what is no result of a sweep.
     """
+    from kpu_jax.explore.sweep import SweepResult
+
+    check_type("result", result, SweepResult, "give what kpu.sweep returned")
     r = result.retimed
     fields = result.space.values(r.ids)
     labels = short_names(result.space.paths)
@@ -83,7 +88,9 @@ def each_chip_once(rows: Sequence[Any]) -> list[Any]:
 
 
 def short_names(paths: Sequence[str]) -> dict[str, str]:
-    """Dotted path -> its shortest ending that no other of these paths shares."""
+    """Dotted path -> its shortest ending that no other of these paths shares. Raises `KPUError` for what is no list of paths."""
+    if isinstance(paths, str) or not isinstance(paths, Iterable) or not all(isinstance(path, str) for path in paths):
+        raise KPUError(f"short_names needs a list of dotted paths, got {shown(paths)}")
     names = {}
     for path in paths:
         parts = path.split(".")

@@ -35,6 +35,15 @@ class Array:
             array = array.view_of
         return array
 
+    @property
+    def narrowest(self) -> Array:
+        """The view of fewest elements between this array and its base, both included: more of the base cannot be read."""
+        array = least = self
+        while array.view_of is not None:
+            array = array.view_of
+            least = array if array.size <= least.size else least
+        return least
+
     def roots(self) -> Iterator[tuple[Array, bool]]:
         """(array, whether it is of the iteration before) of all that this value may be: made by a step, or an argument."""
         seen: set[tuple[int, bool]] = set()

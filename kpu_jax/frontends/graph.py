@@ -13,6 +13,8 @@ from kpu_jax.frontends.primitives import HOST, REFUSED, UPDATES
 from kpu_jax.frontends.vector import label, vector_op
 from kpu_jax.workload import HostWork, Node, Op, Origin, Tensor, Workload
 
+_POWERS = ("integer_pow", "square", "pow")
+
 
 def workload_of(flat: Flat, formats: Formats) -> Workload:
     """The operations of a program in execution order. Raises `KPUError` where the chip has nothing to do."""
@@ -108,28 +110,40 @@ class _Graph:
             loops=tuple(loop.name for loop in last.loops),
             reads=tuple(self._reads(group)),
             writes=tuple(self._writes(group)),
+            meets_itself=_meetings(group),
         )
 
     def _reads(self, group: list[Step]) -> list[Tensor]:
-        """Arrays from outside the group, each once: of views of one array their sum, at most the array."""
+        """Arrays from outside the group, each once: of views of one array their sum, at most the array.
+
+        Where a single part of an array is read (a layer's share of stacked weights), the shape is that part's.
+        """
         inside = {id(step) for step in group}
         sizes: dict[int, tuple[Array, dict[tuple, float]]] = {}
+        parts: dict[int, dict[int, Array]] = {}  # base -> what of it is read
         for step in group:
             for position, array in enumerate(step.reads):
                 base = array.base
                 if base.constant or (base.maker is not None and id(base.maker) in inside):
                     continue
                 views = sizes.setdefault(id(base), (base, {}))[1]
-                views[id(array) if array is not base else 0, position] = _read(step, position, array)
-        return [self._tensor(base, min(float(base.size), sum(views.values()))) for base, views in sizes.values()]
+                part = array.narrowest
+                views[id(part) if part is not base else 0, position] = _read(step, position, array)
+                parts.setdefault(id(base), {})[id(part)] = part
+        read = []
+        for key, (base, views) in sizes.items():
+            part, *others = parts[key].values()
+            shape = base.shape if others else part.shape
+            read.append(self._tensor(base, shape, min(float(base.size), sum(views.values()))))
+        return read
 
-    def _tensor(self, base: Array, elements: float) -> Tensor:
+    def _tensor(self, base: Array, shape: tuple[int, ...], elements: float) -> Tensor:
         made = [(self._group_of[id(root.maker)], carried) for root, carried in base.roots() if root.maker is not None]
         names = [root.name for root, _ in base.roots() if root.maker is None and root.name]
         carried = any(c for _, c in made)
         groups = dict.fromkeys(g for g, _ in made)
         return Tensor(
-            base.shape,
+            shape,
             base.dtype,
             elements * self._formats.bits(base.dtype) / 8,
             tuple(self._node_of[g] for g in groups if g in self._node_of),
@@ -150,6 +164,22 @@ class _Graph:
         return written
 
 
+def _meetings(group: list[Step]) -> tuple[str, ...]:
+    """Primitives of a group's full size that take the same array from outside by more than one way, or to a power."""
+    inside = {id(step) for step in group}
+    full = max((a.size for step in group for a in step.writes), default=0)
+    stems: dict[int, frozenset[int]] = {}  # array made inside -> arrays from outside that it stems from
+    found = []
+    for step in group:
+        bases = [a.base for a in step.reads if not a.base.constant]
+        each = [stems[id(b)] if b.maker is not None and id(b.maker) in inside else frozenset({id(b)}) for b in bases]
+        own = frozenset().union(*each)
+        if (sum(map(len, each)) > len(own) or step.primitive in _POWERS) and step.writes[0].size == full:
+            found.append(step.primitive)
+        stems.update((id(a), own) for a in step.writes)
+    return tuple(found)
+
+
 def _read(step: Step, position: int, array: Array) -> float:
     """Elements that a step takes of one operand: of a gather the gathered, of an update in place the touched."""
     name = step.primitive
@@ -157,7 +187,7 @@ def _read(step: Step, position: int, array: Array) -> float:
         return float(step.writes[0].size)
     if position == 0 and name in UPDATES:
         return 0.0 if name in ("scatter", "dynamic_update_slice") else float(_update(step).size)
-    return float(min(array.size, array.base.size))
+    return float(array.narrowest.size)
 
 
 def _written(step: Step, array: Array) -> float:

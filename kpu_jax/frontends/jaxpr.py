@@ -46,6 +46,10 @@ class Reader:
         steps: list[Step] = []
         kept = [a for a, keep in zip(inputs, used, strict=True) if keep]
         results = self._walk(jaxpr, constants, kept, steps, "", 1, ())
+        for var, array in zip(jaxpr.outvars, results, strict=True):
+            if not array.size:
+                made = next((f"{e.primitive.name} at {self._line(e)}" for e in jaxpr.eqns if var in e.outvars), "the function")
+                raise KPUError(f"{made} gives a result of shape {array.shape}, with a dimension of zero: nothing to compute")
         return Flat(steps, results)
 
     def _constant(self, var: Any, value: Any) -> Array:
@@ -87,8 +91,8 @@ class Reader:
             here = "/".join(x for x in (scope, str(eqn.source_info.name_stack)) if x)
             operands = [read(v) for v in eqn.invars]
             if name in CALLS:
-                inner = body_of(eqn)
-                outputs = self._walk(inner.jaxpr, [_array(v.aval, name="constant") for v in inner.jaxpr.constvars], operands,
+                inner, given = body_of(eqn, operands)
+                outputs = self._walk(inner.jaxpr, [_array(v.aval, name="constant") for v in inner.jaxpr.constvars], given,
                                      steps, here, repeats, loops)  # fmt: skip
             elif name in CONTROL:
                 control = {"scan": self._scan, "while": self._while, "cond": self._cond}[name]
@@ -109,8 +113,10 @@ class Reader:
             pairs = operands
         if name in VIEWS:
             return [_view(v.aval, base) for v, base in zip(eqn.outvars, pairs, strict=False)]
-        if name == "copy" and operands[0].constant:
+        if name in ("copy", "convert_element_type") and operands[0].constant:
             return [_view(eqn.outvars[0].aval, operands[0])]
+        if eqn.outvars and all(0 in getattr(v.aval, "shape", ()) for v in eqn.outvars):
+            return [_array(v.aval, constant=True) for v in eqn.outvars]  # no work, as within an associative scan
         source = self._line(eqn) if self._place is None else self._place(scope)
         step = Step(name, eqn.params, operands, [], scope, source, repeats, loops)
         step.writes += [_array(v.aval, maker=step) for v in eqn.outvars]
@@ -222,7 +228,10 @@ class Reader:
 def _weights(name: str, weights: Any, count: int) -> list[float]:
     if not isinstance(weights, Sequence) or len(weights) != count:
         raise KPUError(f"branch_weights of {name!r} = {shown(weights)} must hold {count} numbers, one for each branch in order")
-    return [check_number(f"branch_weights of {name!r}", w, "fraction", high=1.0) for w in weights]
+    fractions = [check_number(f"branch_weights of {name!r}", w, "fraction", high=1.0) for w in weights]
+    if abs(sum(fractions) - 1) > 1e-6:
+        raise KPUError(f"branch_weights of {name!r} = {shown(weights)} add up to {sum(fractions):g}: give fractions of 1")
+    return fractions
 
 
 def _trace(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, list[str]]:
@@ -231,7 +240,7 @@ def _trace(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     call, given = (fn, args) if leaf else (_apply, (fn, *args))  # a module is a pytree, its parameters arguments
     paths, tree = jax.tree_util.tree_flatten_with_path((given, kwargs))
     leaves = [leaf for _, leaf in paths]
-    at = [i for i, leaf in enumerate(leaves) if _is_array(leaf)]
+    at = [i for i, leaf in enumerate(leaves) if is_array(leaf)]
     for i in at:
         shape = getattr(leaves[i], "shape", ())
         if not all(isinstance(n, (int, np.integer)) for n in shape):
@@ -245,7 +254,7 @@ def _trace(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
             filled[i] = array
         again, named = jax.tree_util.tree_unflatten(tree, filled)
         out = jax.tree_util.tree_leaves(call(*again, **named))
-        return [x for x in out if _is_array(x)]
+        return [x for x in out if is_array(x)]
 
     closed = jax.make_jaxpr(flat)(*(leaves[i] for i in at))
     return closed, [_path(paths[i][0]) for i in at]
@@ -260,7 +269,8 @@ def _apply(module: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     return module(*args, **kwargs)
 
 
-def _is_array(leaf: Any) -> bool:
+def is_array(leaf: Any) -> bool:
+    """Whether a leaf of the arguments is traced; others (functions, text, booleans) are handed on as they are."""
     if isinstance(leaf, (bool, str, bytes)):
         return False
     return isinstance(leaf, (int, float, complex, np.ndarray, np.generic, jax.Array, jax.ShapeDtypeStruct)) and not (
@@ -274,13 +284,17 @@ def _path(path: Sequence[Any]) -> str:
     return head + jax.tree_util.keystr(tuple(path[1:]))
 
 
-def body_of(eqn: Any) -> Any:
-    """The closed jaxpr that a call inlines."""
+def body_of(eqn: Any, operands: list[Any]) -> tuple[Any, list[Any]]:
+    """The closed jaxpr that a call inlines, and those of its operands that this takes; of a linear solve the solution's."""
+    if "const_lengths" in eqn.params:
+        counts = eqn.params["const_lengths"]
+        first = counts.matvec + counts.vecmat
+        return eqn.params["jaxprs"].solve, [*operands[first : first + counts.solve], *operands[sum(counts) :]]
     inner = next((eqn.params[key] for key in _BODIES if key in eqn.params), None)
     if isinstance(inner, core.ClosedJaxpr):
-        return inner
+        return inner, operands
     if isinstance(inner, core.Jaxpr):
-        return core.ClosedJaxpr(inner, ())
+        return core.ClosedJaxpr(inner, ()), operands
     raise KPUError(f"the call {eqn.primitive.name} has no body that this version of kpu_jax can read")
 
 

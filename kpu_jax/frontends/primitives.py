@@ -37,8 +37,9 @@ ELEMENTWISE: dict[str, Cost] = {
         "dynamic_slice gather cumsum cumprod cummax cummin mulhi tile stack zeros_like iota_2x32_shape".split(),
         _SIMPLE,
     ),
-    "clamp": Cost(simple=2),
-    **dict.fromkeys("exp exp2 log sin cos".split(), _EXP),
+    **dict.fromkeys("clamp one_minus_square".split(), Cost(simple=2)),
+    "polynomial": Cost(simple=2),  # per degree: Horner's rule
+    **dict.fromkeys("exp exp2 log log2 sin cos".split(), _EXP),
     **dict.fromkeys("expm1 log1p".split(), Cost(simple=1, exp=1)),
     "tan": Cost(exp=2, div=1),
     **dict.fromkeys("tanh logistic".split(), Cost(simple=2, exp=1, div=1)),
@@ -88,8 +89,8 @@ UPDATES: dict[str, Cost] = {
 VIEWS: frozenset[str] = frozenset(
     "reshape transpose broadcast_in_dim broadcast_to squeeze slice rev bitcast_convert_type stop_gradient name "
     "random_wrap random_unwrap to_edtype from_edtype device_put sharding_constraint layout_constraint reshard "
-    "optimization_barrier pvary reduced_vary_cast_p vary_unreduced_cast_p split unstack tie stage "
-    "with_memory_space_constraint pin unpin shape_assertion dce_sink inspect_sharding check".split()
+    "optimization_barrier pvary reduced_vary_cast_p vary_unreduced_cast_p reduced_vary_cast vary_unreduced_cast relayout split unstack "
+    "tie stage with_memory_space_constraint pin unpin shape_assertion dce_sink inspect_sharding check".split()
 )
 """No work: the movers reshape, transpose, slice and broadcast on the way."""
 
@@ -97,7 +98,7 @@ FABRIC: frozenset[str] = frozenset({"dot_general", "conv_general_dilated", "ragg
 
 CALLS: frozenset[str] = frozenset(
     "jit pjit closed_call call core_call remat remat2 checkpoint custom_jvp_call custom_jvp_call_jaxpr custom_vjp_call composite "
-    "custom_vmap_call eval_jaxpr remat_opt".split()
+    "custom_vmap_call eval_jaxpr remat_opt custom_linear_solve".split()
 )
 """Inlined."""
 
@@ -111,7 +112,7 @@ HOST: dict[str, str] = {
     "fft": "a Fourier transform",
     **dict.fromkeys(
         "cholesky cholesky_update eig eigh hessenberg householder_product lu lu_pivots_to_permutation qr geqrf geqp3 "
-        "ormqr schur svd triangular_solve tridiagonal tridiagonal_solve symmetric_product custom_linear_solve".split(),
+        "ormqr schur svd triangular_solve tridiagonal tridiagonal_solve symmetric_product".split(),
         _SOLVER,
     ),
     **dict.fromkeys(
@@ -122,8 +123,8 @@ HOST: dict[str, str] = {
         [
             *_collectives,
             *(f"{name}_{end}" for name in _collectives for end in ("start", "done")),
-            *"all_gather_invariant axis_index pmax pmin ragged_all_to_all unreduced_psum unreduced_psum_start preduced "
-            "unreduced_reduce_scatter unreduced_reduce_scatter_start psend precv".split(),
+            *"all_gather_invariant axis_index pbroadcast_dynamic pmax pmin unreduced_pmax unreduced_pmin ragged_all_to_all unreduced_psum "
+            "unreduced_psum_start preduced unreduced_reduce_scatter unreduced_reduce_scatter_start psend precv".split(),
         ],
         _CHIPS,
     ),

@@ -45,6 +45,8 @@ def vector_work(step: Step) -> VectorWork:
     if name == "integer_pow":
         power = abs(step.params["y"])
         cost = Cost(simple=max(1, power.bit_length() + power.bit_count() - 2), div=float(step.params["y"] < 0))
+    if name == "polynomial":  # of x and the coefficients from degree 0 on
+        cost = cost * (len(step.reads) - 2)
     return VectorWork(size, cost * (size * words), whole_input=name in ("gather", "dynamic_slice") or name.startswith("cum"))
 
 

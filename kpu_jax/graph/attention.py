@@ -3,7 +3,7 @@
 Q K^T, what is done to the scores (softmax), and the product with V are cut into blocks of some heads and some rows of
 Q. A block's scores are written to L3, made into probabilities there and multiplied by V from there; every row of scores
 is whole, so that its softmax is the ordinary one. Q is read once and the result written once, in parts. K and V of the
-heads at hand come in with the first block of rows and stay in L3 for the others.
+heads at hand come in with the first block of rows and stay in L3 for the others; of a mask every block copies its rows.
 
 Every step is an operation with operands in L3, priced by the exact model. The model's part is their sequence: one after
 the other, nothing overlapping between steps (an upper bound on the time of this schedule). While K and V come in, their
@@ -20,12 +20,14 @@ from typing import NamedTuple
 import numpy as np
 
 from kpu_jax.graph.epilogue import without
-from kpu_jax.graph.pieces import EXTERNAL, Piece, Places, Single, Step, changed, placed, readers_of
+from kpu_jax.graph.pieces import EXTERNAL, Beside, Piece, Places, Single, Step, changed, fetch, placed, readers_of
 from kpu_jax.workload import GEMM, VECTOR, Op
 
 MOST_MIDDLE = 3  # vector operations between the two products
 FILLED = (0.25, 0.5, 0.8)  # of L3 by a block's scores and probabilities: what is tried
 FEW_HEADS = 5  # numbers of heads at once that are tried
+# Primitives after which a row of scores may hold what another held: scans, shifts, choices.
+_ACROSS_ROWS = frozenset("cumsum cumprod cummax cummin cumlogsumexp pad concatenate gather dynamic_slice".split())
 
 
 class Block(NamedTuple):
@@ -40,7 +42,7 @@ class RowBlocks:
     """The work of one attention. Q is A of `scores`, or B where `transposed` (the scores then are K Q^T)."""
 
     scores: Op
-    middle: tuple[Op, ...]
+    middle: tuple[Single, ...]
     mix: Op
     transposed: bool
     values_first: bool  # V is A of `mix`, the probabilities are B
@@ -74,7 +76,7 @@ class RowBlocks:
 
     def score_bytes(self, block: Block) -> float:
         """Bytes of the scores of a block as its fullest step holds them: those it reads and those it writes."""
-        fullest = max(float(op.a_bits + op.c_bits) for op in self.middle)
+        fullest = max(float(work.op.a_bits + work.op.c_bits) for work in self.middle)
         return block.heads * block.rows * self.keys * fullest / 8
 
     def steps(self, name: str, places: Places) -> tuple[Step, ...]:
@@ -104,13 +106,29 @@ class RowBlocks:
         if keys_stay and not places.b:
             held += _bytes(scores, key) + _bytes(mix, value)
         read = {query: places.a, key: keys_there}, {value: keys_there, "C": places.c}
+        first, *middle, last = self.names
+        steps = [Step(f"{title}/{first}", _there(scores, read[0], {"C"}, held), 1.0)]
+        for part, work in zip(middle, self.middle, strict=True):
+            steps += self._between(f"{title}/{part}", work, rows, held)
+        return [*steps, Step(f"{title}/{last}", _there(mix, read[1], {weights}, held), 1.0)]
+
+    def _between(self, name: str, work: Single, rows: int, held: float) -> list[Step]:
+        """What is done to the scores of a block, after its share of the arrays besides them was copied to L3."""
         elements = float(self.block.heads * rows * self.keys)
-        works = [
-            _there(scores, read[0], {"C"}, held),
-            *(_there(changed(op, m=elements), {}, {"A", "C"}, held) for op in self.middle),
-            _there(mix, read[1], {weights}, held),
-        ]
-        return [Step(f"{title}/{part}", op, 1.0) for part, op in zip(self.names, works, strict=True)]
+        besides = tuple(self._share(array, rows) for array in work.beside)
+        scores = work.held_bytes("A") * elements / float(work.op.m)
+        a_bits = 8 * (scores + sum(b.bytes for b in besides)) / elements
+        op = _there(changed(work.op, m=elements, a_bits=a_bits), {}, {"A", "C"}, held)
+        return [*([fetch(f"{name}/besides", work.op, besides, held + scores)] if besides else []), Step(name, op, 1.0)]
+
+    def _share(self, array: Beside, rows: int) -> Beside:
+        """What a block needs of a mask or a bias: of one that the heads share its rows, of one without rows the whole."""
+        part = 1.0
+        if array.elements % (self.rows * self.keys) == 0:
+            part = rows / self.rows
+        if array.elements == self.heads * self.rows * self.keys:
+            part *= self.block.heads / self.heads
+        return Beside(array.elements * part, array.bytes * part)
 
 
 def _bytes(op: Op, operand: str) -> float:
@@ -134,6 +152,11 @@ class Site:
     whole: RowBlocks  # all at once
     reads: dict[str, tuple[int, ...]]
 
+    @property
+    def inside(self) -> set[int]:
+        """Positions of all of its pieces."""
+        return {self.scores, *self.middle, self.mix}
+
     def piece(self, pieces: Sequence[Piece], block: Block) -> Piece:
         """The attention as one piece that stands where `mix` did."""
         parts = [pieces[i] for i in (self.scores, *self.middle, self.mix)]
@@ -154,11 +177,18 @@ class Site:
 def find_sites(pieces: Sequence[Piece]) -> list[Site]:
     """Every product whose result only vector operations of its size and then one other product read.
 
-    These must run in the same iterations and batches, the scores must be all that the vector operations read (a mask that
-    is an array of its own keeps attention in one piece), and none of their results may leave.
+    These must run in the same iterations and batches, and none of their results may leave. Arrays besides the scores (a
+    mask, a bias of positions) come from external memory, block by block; that of another product is none.
     """
     readers = readers_of(pieces)
-    return [site for i in range(len(pieces)) if (site := _site(pieces, readers, i)) is not None]
+    sites: list[Site] = []
+    taken: set[int] = set()
+    for i in range(len(pieces)):
+        site = _site(pieces, readers, i)
+        if site is not None and taken.isdisjoint(site.inside):
+            sites.append(site)
+            taken |= site.inside
+    return sites
 
 
 def _site(pieces: Sequence[Piece], readers: Sequence[list[int]], first: int) -> Site | None:
@@ -166,6 +196,7 @@ def _site(pieces: Sequence[Piece], readers: Sequence[list[int]], first: int) -> 
     if scores is None or scores.kind != GEMM or scores.has_bias or scores.activation:
         return None
     chain, size = [first], _bytes(scores, "C")
+    between: list[Single] = []
     elements = float(scores.batch * scores.m * scores.n)
     while True:
         last = pieces[chain[-1]]
@@ -177,10 +208,12 @@ def _site(pieces: Sequence[Piece], readers: Sequence[list[int]], first: int) -> 
             return None
         if op.kind != VECTOR:
             break
-        whole = pieces[following].operands.get("A") == (chain[-1],) and op.m == elements
-        if not whole or not math.isclose(_bytes(op, "A"), size, rel_tol=1e-9) or op.c_bits % 1 or len(chain) > MOST_MIDDLE:
+        work = _on_scores(pieces, following, chain[-1])
+        whole = work is not None and op.m == elements and math.isclose(work.held_bytes("A"), size, rel_tol=1e-9)
+        if work is None or not whole or op.c_bits % 1 or len(chain) > MOST_MIDDLE:
             return None
         chain.append(following)
+        between.append(work)
         size = _bytes(op, "C")
     mix, middle = op, chain[1:]
     reads = pieces[following].operands
@@ -194,14 +227,29 @@ def _site(pieces: Sequence[Piece], readers: Sequence[list[int]], first: int) -> 
         return None
     transposed = (scores.m, scores.n) != (rows, keys)
     names = tuple(pieces[i].name for i in (*chain, following))
-    between = tuple(op for i in middle if (op := pieces[i].op) is not None)
-    whole = RowBlocks(scores, between, mix, transposed, values_first, names, Block(int(mix.batch), int(rows)))
+    whole = RowBlocks(scores, tuple(between), mix, transposed, values_first, names, Block(int(mix.batch), int(rows)))
     query, key = "BA" if transposed else "AB"
     own = pieces[first].operands
     made = {"A": own.get(query), "B": own.get(key) and reads.get("A" if values_first else "B")}
     if own.get(key) and made["B"]:
         made["B"] = (*own[key], *made["B"])
     return Site(first, tuple(middle), following, whole, {x: p for x, p in made.items() if p})
+
+
+def _on_scores(pieces: Sequence[Piece], position: int, scores: int) -> Single | None:
+    """A vector operation as work on the `scores`, what other vector operations made of its A beside them; None for other work."""
+    piece = pieces[position]
+    made = piece.operands.get("A", ())
+    if made.count(scores) != 1 or not isinstance(piece.work, Single) or not _ACROSS_ROWS.isdisjoint(piece.origin.primitives):
+        return None
+    others = [p for p in made if p != scores]
+    if any((op := pieces[p].op) is None or op.kind != VECTOR for p in others):
+        return None
+    parts = {part: p for p in others for part in pieces[p].parts}
+    arrays = [t for t in piece.origin.reads if len(t.producers) == 1 and t.producers[0] in parts]
+    if len(arrays) != len(others):
+        return None
+    return Single(piece.work.op, (*piece.work.beside, *(Beside(float(math.prod(t.shape)), t.bytes) for t in arrays)))
 
 
 def blocks_of(whole: RowBlocks, l3_bytes: float, array_rows: int) -> list[Block]:

@@ -1,38 +1,44 @@
 """Bias and activation in the producing product: element-wise work that the vector engine does while C drains.
 
 A vector operation joins the matrix product or convolution before it if it alone reads that result, gives as many
-elements, reads besides only vectors of one element per column (or scalars), and is at most a scale and shift per column, one
-of the `ACTIVATIONS`, and a change of number format. Then the result goes to memory once, activated. A shift is the
-operation's bias; a scale costs nothing of its own: it is part of the drain's (de)quantisation, or of the weights.
+elements, reads besides only vectors of one element per column (or scalars), and is at most a scale and shift per
+column, one of the `ACTIVATIONS` (a clip is a ReLU that saturates), and a change of number format. Then the result goes
+to memory once, activated. A shift is the operation's bias; a scale costs nothing of its own: it is part of the drain's
+(de)quantisation, or of the weights.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from kpu_jax.graph.pieces import Piece, Single, changed, readers_of
-from kpu_jax.workload import ACTIVATIONS, VECTOR, Op
+from kpu_jax.workload import ACTIVATIONS, VECTOR, Op, Origin
 
 _AFFINE = frozenset("add add_any sub mul neg convert_element_type copy".split())
 _ON_COLUMNS = frozenset("rsqrt sqrt div integer_pow square".split())  # of normalisations, allowed on vectors only
-# The primitives that tell an activation apart -> its name.
-_SIGNS: dict[frozenset[str], str] = {
-    frozenset(): "none",
-    frozenset({"max"}): "relu",
-    frozenset({"tanh"}): "tanh",
-    frozenset({"logistic"}): "sigmoid",
-    frozenset({"tanh", "integer_pow"}): "gelu",
-    frozenset({"erf"}): "gelu",
-    frozenset({"erfc"}): "gelu",
-    frozenset({"erf", "div"}): "gelu",
-    frozenset({"erfc", "div"}): "gelu",
-    frozenset({"ge", "select_n"}): "leaky_relu",
-    frozenset({"gt", "select_n"}): "leaky_relu",
-}
+_SHIFTS = frozenset("add add_any sub max min".split())  # by a vector; max(x, b) is max(x - b, 0) + b
+_LINEAR = frozenset("add add_any sub".split())  # also of an array and itself
+# The primitives that tell an activation apart, and those of them where the array meets itself -> its name.
+_SIGNS: dict[tuple[frozenset[str], tuple[str, ...]], str] = {
+    (frozenset(signs.split()), tuple(sorted(meetings.split()))): name
+    for name, written in {
+        "none": [("", "")],
+        # The bound above of a clip is where the change of number format saturates.
+        "relu": [("max", ""), ("max min", ""), ("clamp", ""), ("clamp max", "")],
+        "leaky_relu": [("ge select_n", "select_n"), ("gt select_n", "select_n"), ("max", "max")],
+        "tanh": [("tanh", "")],
+        "sigmoid": [("logistic", "")],
+        "silu": [("logistic", "mul")],
+        "gelu": [
+            ("tanh integer_pow", "integer_pow mul"), ("tanh", "mul mul mul"), ("tanh square", "square mul mul"),
+            *((erf, "mul") for erf in ("erf", "erfc", "erf div", "erfc div")),
+        ],
+    }.items()
+    for signs, meetings in written
+}  # fmt: skip
 
 
 class Fused(NamedTuple):
@@ -134,23 +140,21 @@ def _traced(product: Piece, vector: Piece) -> _Epilogue | None:
     if whole != (elements,) * 3:
         return None
     per_column = bool(columns & set(sizes))
-    activation = _activation(origin.primitives, per_column, vector.op)
+    activation = _activation(origin, per_column, vector.op)
     if activation is None:
         return None
-    shifts = bool(others) and not {"add", "add_any", "sub"}.isdisjoint(origin.primitives)
+    shifts = bool(others) and not _SHIFTS.isdisjoint(origin.primitives)
     return _Epilogue(activation, shifts, 8 * origin.writes[0].bytes / elements)
 
 
-def _activation(primitives: Sequence[str], per_column: bool, op: Op) -> str | None:
+def _activation(origin: Origin, per_column: bool, op: Op) -> str | None:
     """The activation that a group of primitives is, besides scales and shifts."""
-    count = Counter(primitives)
-    special = set(count) - _AFFINE
-    name = _SIGNS.get(frozenset(special))
+    special = frozenset(origin.primitives) - _AFFINE
+    meetings = tuple(sorted(p for p in origin.meets_itself if p not in _LINEAR))
+    name = _SIGNS.get((special, meetings))
     if name is None and per_column and op.vector_sqrt + op.vector_div < 1:  # fewer than one per element
-        name = _SIGNS.get(frozenset(special - _ON_COLUMNS))
-    if name == "sigmoid" and count["mul"]:
-        return "silu"
-    return None if name == "relu" and count["max"] > 1 else name
+        name = _SIGNS.get((special - _ON_COLUMNS, meetings))
+    return None if name == "relu" and origin.primitives.count("max") > 1 else name
 
 
 def _by_hand(product: Piece, position: int, vector: Piece) -> _Epilogue | None:

@@ -7,7 +7,8 @@ exact model's host transfers do. What the host itself takes is not known here, a
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -16,13 +17,17 @@ from kpu_jax.base.pytree import build
 from kpu_jax.hardware import KPUConfig
 from kpu_jax.hardware.derived import external_bytes_per_second, host_bytes_per_second
 from kpu_jax.model.bound import ENGINES
-from kpu_jax.model.costs import costs_of
+from kpu_jax.model.costs import costs_of, edp_and_power, moved_pj, standing_pj
 from kpu_jax.model.report import Report
+from kpu_jax.model.traffic import LEVELS, OPERANDS
 from kpu_jax.workload import HostWork
+
+Table = Mapping[str, Mapping[str, float]]
+"""Bytes [memory level][operand]."""
 
 
 class HostTransfer(NamedTuple):
-    """One piece of host work, all its repeats."""
+    """One piece of host work, all its repeats: its arrays leave as C's, and come back as A's."""
 
     name: str
     function: str
@@ -31,6 +36,23 @@ class HostTransfer(NamedTuple):
     bytes_to_host: float  # [byte]
     bytes_from_host: float
     seconds: float  # of both transfers [s]
+    energy: Mapping[str, float]  # by level and kind, as of a `Report` [pJ]
+
+    @property
+    def reads(self) -> Table:
+        return _table(dram={"C": self.bytes_to_host}, host={"A": self.bytes_from_host})
+
+    @property
+    def writes(self) -> Table:
+        return _table(host={"C": self.bytes_to_host}, dram={"A": self.bytes_from_host})
+
+    @property
+    def energy_pj(self) -> float:
+        return sum(self.energy.values())
+
+
+def _table(**moved: Mapping[str, float]) -> Table:
+    return {level: {x: moved.get(level, {}).get(x, 0.0) for x in OPERANDS} for level in LEVELS}
 
 
 def transfer_of(cfg: KPUConfig, work: HostWork) -> HostTransfer:
@@ -39,44 +61,41 @@ def transfer_of(cfg: KPUConfig, work: HostWork) -> HostTransfer:
     sizes = work.bytes_to_host, work.bytes_from_host
     once = sum(float(cfg.latency.host_ns) * 1e-9 + size / rate for size in sizes if size > 0)
     there, back = (work.repeats * size for size in sizes)
-    return HostTransfer(work.name, work.function, work.reason, work.repeats, there, back, work.repeats * once)
+    moved = HostTransfer(work.name, work.function, work.reason, work.repeats, there, back, work.repeats * once, {})
+    with jax.enable_x64(True):
+        costs = costs_of(cfg)
+        energy = moved_pj(costs, moved.reads, moved.writes) | standing_pj(cfg, costs, _cycles(cfg, moved))
+        return moved._replace(energy={name: float(pj) for name, pj in energy.items()})
+
+
+def _cycles(cfg: KPUConfig, transfer: HostTransfer) -> float:
+    """Fabric cycles that a transfer takes."""
+    return transfer.seconds * float(cfg.clocks.fabric_mhz) * 1e6
 
 
 def with_transfers(report: Report, cfg: KPUConfig, transfers: tuple[HostTransfer, ...]) -> Report:
     """The report of a network and of its host work, one after the other."""
-    if not transfers:
-        return report
-    there, back = (sum(getattr(t, name) for t in transfers) for name in ("bytes_to_host", "bytes_from_host"))
-    seconds = sum(t.seconds for t in transfers)
-    cycles = seconds * float(cfg.clocks.fabric_mhz) * 1e6
-    with jax.enable_x64(True):
-        costs = costs_of(cfg)
-    own = {
-        "host": there * float(costs.write["host"]) + back * float(costs.read["host"]),
-        "dram": there * float(costs.read["dram"]) + back * float(costs.write["dram"]),
-        "leakage": float(costs.leakage_w) * seconds * 1e12,
-        "clock": float(costs.clock_pj) * cycles,
-    }
-    energy = {name: pj + own.get(name, 0.0) for name, pj in report.energy.items()}
-    busy = {name: held + (cycles if name in ("host", "dma") else 0.0) for name, held in report.busy.items()}
-    total_pj, total_seconds = report.energy_pj + sum(own.values()), report.seconds + seconds
-    changed = {
-        "cycles": report.cycles + cycles,
-        "cycles_bound": report.cycles_bound + cycles,
-        "seconds": total_seconds,
-        "energy_pj": total_pj,
-        "edp": total_pj * 1e-12 * total_seconds,
-        "power_w": total_pj * 1e-12 / total_seconds,
-        "utilization": report.utilization * report.cycles / (report.cycles + cycles),
-        "reads": _added(_added(report.reads, "dram", "C", there), "host", "A", back),
-        "writes": _added(_added(report.writes, "host", "C", there), "dram", "A", back),
-        "compulsory": report.compulsory + there + back,
-        "energy": energy,
-        "busy": busy,
-        "bound_by_code": np.float64(np.argmax([busy[name] for name in ENGINES])),
-    }
-    return build(Report, **{f.name: changed.get(f.name, getattr(report, f.name)) for f in dataclasses.fields(Report)})
+    for t in transfers:
+        cycles = _cycles(cfg, t)
+        busy = {name: held + (cycles if name in ("host", "dma") else 0.0) for name, held in report.busy.items()}
+        total_pj, seconds = report.energy_pj + t.energy_pj, report.seconds + t.seconds
+        changed = {
+            "cycles": report.cycles + cycles,
+            "cycles_bound": report.cycles_bound + cycles,
+            "seconds": seconds,
+            "energy_pj": total_pj,
+            **edp_and_power(total_pj, seconds),
+            "utilization": report.utilization * report.cycles / (report.cycles + cycles),
+            "reads": _sum(report.reads, t.reads),
+            "writes": _sum(report.writes, t.writes),
+            "compulsory": report.compulsory + t.bytes_to_host + t.bytes_from_host,
+            "energy": {name: pj + t.energy.get(name, 0.0) for name, pj in report.energy.items()},
+            "busy": busy,
+            "bound_by_code": np.float64(np.argmax([busy[name] for name in ENGINES])),
+        }
+        report = build(Report, **{f.name: changed.get(f.name, getattr(report, f.name)) for f in dataclasses.fields(Report)})
+    return report
 
 
-def _added(table: dict, level: str, operand: str, size: float) -> dict:
-    return {**table, level: {**table[level], operand: table[level][operand] + size}}
+def _sum(a: Any, b: Table) -> Any:
+    return jax.tree.map(lambda x, y: x + y, a, b)

@@ -11,7 +11,7 @@ import numpy as np
 
 from kpu_jax.base.errors import KPUError
 from kpu_jax.base.pytree import build
-from kpu_jax.workload import LOCATIONS, VECTOR, Op, Origin, Workload
+from kpu_jax.workload import LOCATIONS, VECTOR, Op, Origin, Tensor, Workload
 from kpu_jax.workload.footprint import operand_bytes
 from kpu_jax.workload.op import leaves
 
@@ -52,21 +52,43 @@ class Work(Protocol):
         ...
 
 
+class Beside(NamedTuple):
+    """An array that a vector operation reads besides the results of others: a gain, a mask, a residual stream."""
+
+    elements: float
+    bytes: float
+
+
 @dataclasses.dataclass(frozen=True)
 class Single:
-    """One operation as it is."""
+    """One operation. Of a vector operation A is what it reads of others' results; what is `beside` these comes from external
+    memory: with them, or, when they are in L3, as a step before, which copies it there."""
 
     op: Op  # count 1
+    beside: tuple[Beside, ...] = ()
 
     def held_bytes(self, operand: str) -> float:
-        return float(self.op.batch * operand_bytes(self.op)["ABC".index(operand)])
+        whole = float(self.op.batch * operand_bytes(self.op)["ABC".index(operand)])
+        return whole - sum(b.bytes for b in self.beside) if operand == "A" else whole
 
     def steps(self, name: str, places: Places) -> tuple[Step, ...]:
-        return (Step(name, placed(self.op, places), 1.0),)
+        own = Step(name, placed(self.op, places), 1.0)
+        if not (places.a and self.beside):
+            return (own,)
+        return fetch(f"{name}/besides", self.op, self.beside, places.reserved + self.held_bytes("A")), own
 
     @property
     def macs(self) -> float:
         return float(self.op.macs)
+
+
+def fetch(name: str, reader: Op, arrays: Sequence[Beside], reserved: float) -> Step:
+    """The copy of `arrays` from external memory to L3, through the vector engine: an upper bound on bringing them there."""
+    elements = max(1.0, math.ceil(sum(a.elements for a in arrays)))
+    bits = 8 * sum(a.bytes for a in arrays) / elements
+    nothing = {f"vector_{kind}": 0.0 for kind in ("exp", "div", "sqrt")}
+    op = changed(reader, m=elements, a_bits=bits, c_bits=bits, acc_bits=bits, activation=0.0, vector_simple=1.0, **nothing)
+    return Step(name, placed(op, Places(c=True, reserved=reserved)), 1.0)
 
 
 def placed(op: Op, places: Places) -> Op:
@@ -144,13 +166,33 @@ def pieces_of(workload: Workload) -> list[Piece]:
             workload.names[i], Single(op), sources[i], {}, outward[i] or op.loc_c != EXTERNAL,
             float(workload.repeats[i]) if workload.repeats else 1.0, origin.loops, origin, (i,),
         )  # fmt: skip
-        matched = _by_arrays(op, origin) if origin.reads else _by_size(op, sources[i], pieces)
-        outside = {x for x, place in zip("AB", (op.loc_a, op.loc_b), strict=True) if place != EXTERNAL}
-        operands = {
-            x: made for x, made in matched.items() if x not in outside and all(pieces[p].runs_with(piece) for p in made)
-        }
-        pieces.append(dataclasses.replace(piece, operands=operands))
+        if origin.reads and op.kind == VECTOR:
+            piece = _with_results(piece, op, pieces)
+        else:
+            matched = _by_arrays(op, origin) if origin.reads else _by_size(op, sources[i], pieces)
+            outside = {x for x, place in zip("AB", (op.loc_a, op.loc_b), strict=True) if place != EXTERNAL}
+            operands = {
+                x: made for x, made in matched.items() if x not in outside and all(pieces[p].runs_with(piece) for p in made)
+            }
+            piece = dataclasses.replace(piece, operands=operands)
+        pieces.append(piece)
     return pieces
+
+
+def _with_results(piece: Piece, op: Op, pieces: Sequence[Piece]) -> Piece:
+    """A vector operation whose A is the results that it reads in the same iteration; all else is beside them."""
+    made, beside = [], []
+    for t in piece.origin.reads:
+        if op.loc_a == EXTERNAL and _is_result(t) and pieces[t.producers[0]].runs_with(piece):
+            made.append(t.producers[0])
+        else:
+            beside.append(Beside(float(math.prod(t.shape)), t.bytes))
+    return dataclasses.replace(piece, work=Single(op, tuple(beside)), operands={"A": tuple(made)}) if made else piece
+
+
+def _is_result(t: Tensor) -> bool:
+    """Whether an array is the whole work of one operation of the same iteration."""
+    return len(t.producers) == 1 and not (t.host or t.carried or t.name)
 
 
 def _outward(workload: Workload, sources: Iterable[tuple[int, ...]]) -> list[bool]:
@@ -172,13 +214,11 @@ def _outward(workload: Workload, sources: Iterable[tuple[int, ...]]) -> list[boo
 
 def _by_arrays(op: Op, origin: Origin) -> dict[str, tuple[int, ...]]:
     """Operand -> the operations that make all of it, from the arrays of a front end, which are A's, then B's."""
-    made = [t.producers if len(t.producers) == 1 and not (t.host or t.carried or t.name) else () for t in origin.reads]
-    if op.kind == VECTOR:
-        return {"A": tuple(p for one in made for p in one)} if all(made) else {}
-    if len(made) == 1:  # the other one is a constant, or both are one array
-        elements = math.prod(origin.reads[0].shape)
-        agree = [x for x, size in zip("AB", _elements(op), strict=True) if size == elements]
-        return {agree[0]: made[0]} if len(agree) == 1 and made[0] else {}
+    made = [t.producers if _is_result(t) else () for t in origin.reads]
+    if len(made) == 1:  # the other one is a constant, or both are (parts of) one array
+        elements, sizes = math.prod(origin.reads[0].shape), _elements(op)
+        agree = "AB" if elements >= sum(sizes) else [x for x, size in zip("AB", sizes, strict=True) if size == elements]
+        return dict.fromkeys(agree, made[0]) if made[0] else {}
     return {x: one for x, one in zip("AB", made, strict=False) if one}
 
 

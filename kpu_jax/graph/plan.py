@@ -27,6 +27,7 @@ from kpu_jax.model.report import Report
 from kpu_jax.workload import Node, Origin, Workload, check_workload
 from kpu_jax.workload.padding import pad_rows, padded_length, repeat_last
 
+# What each policy of a plan may be.
 POLICIES: dict[str, tuple[str, ...]] = {
     "objective": OBJECTIVES,
     "fusion": ("epilogue", "none"),
@@ -181,10 +182,11 @@ class _Planner:
         """What the site costs by the best of `blocks` and operation by operation, everything else in external memory."""
         inside = [self.pieces[i] for i in (site.scores, *site.middle, site.mix)]
         chain = []
-        for i, (piece, before) in enumerate(zip(inside, (None, site.scores, *site.middle), strict=True)):
-            fed = {x: (i - 1,) for x, made in piece.operands.items() if made == (before,)}
+        works = (inside[0].work, *site.whole.middle, inside[-1].work)
+        for i, (piece, work, before) in enumerate(zip(inside, works, (None, site.scores, *site.middle), strict=True)):
+            fed = {x: (i - 1,) for x, made in piece.operands.items() if before in made}
             last = i == len(inside) - 1
-            chain.append(dataclasses.replace(piece, reads=(i - 1,) if i else (), operands=fed, leaves=last))
+            chain.append(dataclasses.replace(piece, work=work, reads=(i - 1,) if i else (), operands=fed, leaves=last))
         apart = keep_results(chain, self._costs(chain, self._weights), self._prices.rounded)
         cut = {block: site.piece(self.pieces, block) for block in blocks}
         self._learn([(piece, Places()) for piece in cut.values()])

@@ -151,7 +151,7 @@ class NetworkReport(Report):
             rows.append(
                 {
                     "operation": t.name, "does": f"on the host: {t.reason}", "repeats": t.repeats, "in_l3": "",
-                    "latency_ms": t.seconds * 1e3, "energy_mj": 0.0, "external_bytes": moved, "saved_bytes": 0.0,
+                    "latency_ms": t.seconds * 1e3, "energy_mj": t.energy_pj * 1e-9, "external_bytes": moved, "saved_bytes": 0.0,
                 }
             )  # fmt: skip
         return rows

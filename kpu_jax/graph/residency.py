@@ -20,6 +20,7 @@ from typing import NamedTuple
 from kpu_jax.graph.pieces import Piece, Places, readers_of
 
 BEAM = 64
+ROUNDING = 2.0**-20  # bytes: less is no part of an array, but the rounding of a sum
 
 Cost = Callable[[Sequence[tuple[int, Places]]], Sequence[float]]  # (position, places) -> cost, repeats included; infinite: does not fit
 
@@ -124,7 +125,9 @@ class _Lives:
         size = {p: self._pieces[p].result_bytes for p in names}
         others = math.fsum(size[p] for p in names - read)
         # A result that is more than the operand (a slice is read) is there whole.
-        others += math.fsum(max(0.0, sum(size[p] for p in made) - piece.work.held_bytes(x)) for x, made in taken.items())
+        held = {made: sum(piece.work.held_bytes(x) for x, own in taken.items() if own == made) for made in taken.values()}
+        unread = [sum(size[p] for p in made) - own for made, own in held.items()]
+        others += math.fsum(more for more in unread if more > ROUNDING)
         remaining = [_remaining(t, i, self._from_l3[t.piece]) for t in there]
         options: list[tuple[Places, frozenset[_There]]] = []
         for own in self._results(i):

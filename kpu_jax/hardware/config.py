@@ -117,12 +117,16 @@ class ProcessorArray(Section):
 
 @record
 class Compute(Section):
-    """Compute tiles, the array of each, and whether a pass hides its fill and drain (1.0) or not (0.0)."""
+    """Compute tiles, the array of each, and what of a pass hides behind the next (1.0) or holds the array (0.0).
+
+    `fold_overlap`: its fill and drain. `drain_overlap`: the `rows` cycles in which output-stationary results leave.
+    """
 
     path: ClassVar[str] = "compute"
     tile_count: Leaf
     processor_array: ProcessorArray
     fold_overlap: Leaf
+    drain_overlap: Leaf
 
 
 @record

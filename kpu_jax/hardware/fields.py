@@ -119,6 +119,10 @@ _HARDWARE: dict[str, Field] = {
     "compute.fold_overlap": Field(
         "true/false", 0, 1, integer=True, default=1.0, flag=True, doc="fill and drain of a pass hide behind its neighbours"
     ),
+    "compute.drain_overlap": Field(
+        "true/false", 0, 1, integer=True, default=1.0, flag=True,
+        doc="results of an output-stationary pass leave during the next (a second register per PE), else they hold the array",
+    ),
     "address_map.host_memory_base": _base("first byte of the host memory"),
     "address_map.external_memory_base": _base("first byte of the external memory"),
     "address_map.l3_tile_base": _base("first byte of the L3 tiles"),

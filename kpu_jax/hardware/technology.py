@@ -79,7 +79,7 @@ def technology(node_nm: float = 16, dram: str = "LPDDR5", **overrides: Any) -> T
     """The constants of a process node [nm] with a DRAM kind; `overrides` replace single constants by name.
 
     A node without a table is accepted when the overrides give every constant. Overrides are checked as in a
-    file; tracers pass unchecked.
+    file; tracers pass unchecked. Raises `KPUError` for unknown names, and a node without a table.
     """
     unknown = [name for name in overrides if name not in TECHNOLOGY_UNITS]
     if unknown:

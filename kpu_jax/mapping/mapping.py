@@ -12,10 +12,10 @@ from kpu_jax.base.pytree import as_leaf, is_traced, record
 from kpu_jax.base.tables import Sheet, Shown
 from kpu_jax.base.validation import LeafRules, Limits, check_type
 
-DATAFLOWS = ("output_stationary", "weight_stationary", "input_stationary")
+DATAFLOWS = ("output_stationary", "weight_stationary", "input_stationary")  # what stays in the PEs during a pass
 ORDERS = ("mnk", "mkn", "nmk", "nkm", "kmn", "knm")  # outermost first
 PASS_ORDERS = ("mn", "nm", "kn", "nk", "km", "mk")  # code // 2 is the dataflow that it belongs to
-BUFFERINGS = ("single", "double")
+BUFFERINGS = ("single", "double")  # places of a block in a memory
 _SHORT_FLOWS = {"os": DATAFLOWS[0], "ws": DATAFLOWS[1], "is": DATAFLOWS[2]}
 
 
@@ -104,7 +104,7 @@ class Mapping(Shown):
         return self.partition_b, self.partition_m, self.partition_n, self.partition_k
 
     def describe(self) -> dict[str, Any]:
-        """The constructor's arguments that give this mapping back, with names for codes. Host values only."""
+        """The constructor's arguments that give this mapping back, with names for codes. Raises `KPUError` for traced and stacked ones."""
         if is_traced(self) or np.ndim(self.dataflow):
             raise KPUError("mapping.describe needs one concrete mapping, not a traced or stacked one")
         doubles = (self.double_l3, self.double_l2, self.double_l1)

@@ -89,11 +89,6 @@ def energy_pj(cfg: Any, op: Any, traffic: Traffic, cycles: Scalar) -> dict[str, 
     Exact given the traffic and the technology's energies per action (which are calibrated).
     """
     costs, work = costs_of(cfg), traffic.elements
-    moved = {
-        lv: sum(traffic.reads[lv][x] for x in OPERANDS) * costs.read[lv]
-        + sum(traffic.writes[lv][x] for x in OPERANDS) * costs.write[lv]
-        for lv in LEVELS
-    }
     mac = costs.mac[0]
     for code, pj in enumerate(costs.mac[1:], 1):
         mac = jnp.where(op.mac_format == code, pj, mac)
@@ -101,10 +96,27 @@ def energy_pj(cfg: Any, op: Any, traffic: Traffic, cycles: Scalar) -> dict[str, 
     lane_cycles = (work.biased + work.summed) * cfg.vector.cycles_add
     lane_cycles += work.activated * activation_cycles(cfg, op) + work.computed * element_cycles(cfg, op)
     return {
-        **moved,
+        **moved_pj(costs, traffic.reads, traffic.writes),
         "overfetch": traffic.padding_read * costs.read["dram"] + traffic.padding_write * costs.write["dram"],
         "mac": macs * op.zero_gating * mac,
         "vector": lane_cycles * costs.vector,
-        "leakage": costs.leakage_w * cycles / (cfg.clocks.fabric_mhz * 1e-6),
-        "clock": costs.clock_pj * cycles,
+        **standing_pj(cfg, costs, cycles),
     }
+
+
+def moved_pj(costs: Costs, reads: Any, writes: Any) -> dict[str, Any]:
+    """Energy of `reads` and `writes` [memory level][operand] [byte], by level [pJ]."""
+    return {
+        lv: sum(reads[lv][x] for x in OPERANDS) * costs.read[lv] + sum(writes[lv][x] for x in OPERANDS) * costs.write[lv]
+        for lv in LEVELS
+    }
+
+
+def standing_pj(cfg: Any, costs: Costs, cycles: Any) -> dict[str, Any]:
+    """Energy that the chip takes by being on for `cycles` of its fabric clock, by kind [pJ]."""
+    return {"leakage": costs.leakage_w * cycles / (cfg.clocks.fabric_mhz * 1e-6), "clock": costs.clock_pj * cycles}
+
+
+def edp_and_power(energy_pj: Any, seconds: Any) -> dict[str, Any]:
+    """Energy-delay product [J s] and mean power [W] of an energy [pJ] spent in a time [s] that is not 0."""
+    return {"edp": energy_pj * 1e-12 * seconds, "power_w": energy_pj * 1e-12 / seconds}

@@ -15,7 +15,7 @@ from kpu_jax.mapping.legality import needs
 from kpu_jax.mapping.rate import rate_of
 from kpu_jax.mapping.visits import Layout, lay_out
 from kpu_jax.model.bound import ENGINES, Bound, bound_of
-from kpu_jax.model.costs import energy_pj, total_area_mm2
+from kpu_jax.model.costs import edp_and_power, energy_pj, total_area_mm2
 from kpu_jax.model.report import Report
 from kpu_jax.model.timing import ENGINES as CRITICAL
 from kpu_jax.model.timing import critical_cycles, makespan
@@ -81,8 +81,7 @@ def evaluate(cfg: Any, op: Any, mapping: Any, *, exact: bool, cycles: Any = None
         cycles_bound=bound_or_inf,
         seconds=seconds,
         energy_pj=total,
-        edp=total * 1e-12 * seconds,
-        power_w=jnp.where(ok, total * 1e-12 / jnp.where(ok, seconds, 1.0), jnp.inf),
+        **edp_and_power(total, jnp.where(ok, seconds, 1.0)),  # infinite energies are enough
         utilization=jnp.where(ok, macs / (peak * jnp.where(ok, cycles, 1.0)), 0.0),
         macs=macs,
         reads=traffic.reads,
@@ -165,8 +164,7 @@ def evaluate_table(cfg: Any, ops: Op, mappings: Any, *, exact: bool, cycles: Any
     seconds = jnp.where(ok, total["seconds"], 1.0)
     return Report(
         **total,
-        edp=total["energy_pj"] * 1e-12 * total["seconds"],
-        power_w=jnp.where(ok, total["energy_pj"] * 1e-12 / seconds, jnp.inf),
+        **edp_and_power(total["energy_pj"], seconds),
         utilization=jnp.where(ok, work / jnp.where(ok, total["cycles"], 1.0), 0.0),
         bound_by_code=_binding(per_op),
         status_code=per_op.status_code[first_bad],

@@ -151,7 +151,7 @@ def moves_at(c: Context, index: Scalar, span: Span, fresh: Scalar, stay: Stay) -
         lead=jnp.concatenate([lead, jnp.zeros_like(lead[:1])]),
         returns=visited & moved[:, C],
         early=_early(changed, c.fixed.doubles),
-        pass_hold=_stream(c, span) + jnp.where(overlap, 0.0, c.rates.fill_drain),
+        pass_hold=_stream(c, span) + c.rates.unload + jnp.where(overlap, 0.0, c.rates.fill_drain),
         pass_delay=jnp.where(overlap, c.rates.fill_drain, 0.0),
     )
     return moves, outs, stay

@@ -129,14 +129,25 @@ def slowest(report: Report) -> list[Row]:
     ]  # fmt: skip
 
 
+_NUMBERS = [field for field in dataclasses.fields(Report) if field.name != "per_op"]
+
+
 def check_report(what: str, report: Any) -> Report:
-    """`report` if it is a concrete one of one simulation that fits; else a `KPUError` that begins with `what`."""
+    """`report` if it is a concrete one of one simulation that fits, of finite numbers; else a `KPUError` that begins with `what`."""
     if not isinstance(report, Report):
         raise KPUError(f"{what} needs a report of kpu.simulate, got {type(report).__name__} {shown(report)}")
     if is_traced(report) or np.ndim(report.cycles):
         raise KPUError(f"{what}: the report is stacked or traced; give one concrete report, such as jax.tree.map(lambda v: v[0], report)")
     if float(report.status_code):
         raise InfeasibleError(f"{what}: the report is of a mapping that does not fit: {report.status}; leave it out, or change the mapping")
+    for rows, where in ((report, ""), (report.per_op, "per_op.")):
+        for path, leaf in jax.tree.leaves_with_path({f.name: getattr(rows, f.name) for f in _NUMBERS} if rows is not None else {}):
+            if not np.all(np.isfinite(leaf)):
+                name = jax.tree_util.keystr(path, simple=True, separator=".")
+                raise KPUError(f"{what}: {where}{name} of the report is not finite: give the report as kpu.simulate made it")
+    for name in ("cycles", "seconds", "energy_pj"):
+        if not float(getattr(report, name)) > 0:
+            raise KPUError(f"{what}: {name} of the report is {float(getattr(report, name)):g}: there is nothing to look at")
     return report
 
 

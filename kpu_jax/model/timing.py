@@ -15,8 +15,10 @@ from kpu_jax.model.batch import Problem, times
 from kpu_jax.model.exact import Slopes
 
 Scalar = jax.Array
-# The rates without a derivative: codes, what is no limit, and the fill and drain of the array (a count's).
-_CONSTANT = {"host.engines", "host.bus", "host.cycles", "block_mover.limit", "streamer.limit", "stream", "overlap", "fill_drain"}
+# The rates without a derivative: codes, what is no limit, and the fill, drain and unloading of the array (a count's).
+_CONSTANT = {
+    "host.engines", "host.bus", "host.cycles", "block_mover.limit", "streamer.limit", "stream", "overlap", "fill_drain", "unload",
+}  # fmt: skip
 ENGINES = ("host", "dma", "block_mover", "streamer", "vector", "fabric")
 
 
@@ -69,6 +71,7 @@ def by_engines(p: Problem) -> Slopes:
             element=r.element * vector,
             stream=r.stream * fabric,
             fill_drain=r.fill_drain * fabric,
+            unload=r.unload * fabric,
         )
 
     return Slopes(rates_at, jnp.stack([jnp.ones_like(p.rows)] * len(ENGINES)))

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from kpu_jax.base.numerics import ceil_div
-from kpu_jax.engines.rates import element_cycles, fill_drain
+from kpu_jax.engines.rates import element_cycles, fill_drain, unload
 from kpu_jax.mapping.axes import Axis, L3Class
 from kpu_jax.mapping.visits import Layout
 from kpu_jax.model.traffic import Traffic, run_bursts
@@ -79,7 +79,7 @@ def work_of(cfg: Any, op: Any, mapping: Any, layout: Layout, traffic: Traffic, r
     returned = writes["l1"]["C"] - reads["pe"]["C"]
     serial, tail = cfg.compute.fold_overlap <= 0, fill_drain(cfg, op, mapping.dataflow)
     bursts = jnp.asarray(sum(traffic.bursts.values()))
-    per_pass = jnp.where(serial, tail, 0.0)
+    per_pass = jnp.where(serial, tail, 0.0) + unload(cfg, op, mapping.dataflow)
     held = _fabric(cfg, op, mapping, layout, rate, per_pass)
     total = layout.batch_steps * held[0]
     alone = layout.k.tiles <= 1
@@ -105,7 +105,7 @@ def work_of(cfg: Any, op: Any, mapping: Any, layout: Layout, traffic: Traffic, r
 def _fabric(cfg: Any, op: Any, mapping: Any, layout: Layout, rate: Any, per_pass: Scalar) -> tuple[Scalar, Scalar]:
     """Cycles that one step of the batch, and its last L3 block, hold the fabric (or the vector engine).
 
-    `per_pass`: cycles of a pass beyond its stream, if passes do not overlap.
+    `per_pass`: cycles of a pass beyond its stream, where passes do not overlap.
     """
     m, n, k = layout.m, layout.n, layout.k
     flow, cols = mapping.dataflow, cfg.compute.processor_array.cols

@@ -26,7 +26,7 @@ from kpu_jax.program.program import COLUMNS, Program, empty_columns
 from kpu_jax.program.schedule import Schedule
 from kpu_jax.workload import Op, check_op
 
-MOST_INSTRUCTIONS = 4_000_000
+MOST_INSTRUCTIONS = 4_000_000  # of a program that is written out; `simulate` needs none
 ENGINE_OF = np.array([INSTRUCTIONS[Opcode(i)].engine if i in INSTRUCTIONS else -1 for i in range(max(Opcode) + 1)], np.int32)
 _CHUNK = 1 << 16
 _SAME = tuple(name for name in COLUMNS if name in Move.__slots__ and name not in ("tile", "needs", "label"))  # type: ignore[attr-defined]

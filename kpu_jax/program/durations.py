@@ -46,7 +46,7 @@ def durations(kinds: Kinds, rates: Rates, vector: Any) -> Durations:
     overlap = rates.overlap > 0
     stream = kinds.stream * jnp.where(vector, rates.element, rates.stream)
     fill = jnp.where(vector, 0.0, rates.fill_drain)
-    compute = stream + jnp.where(overlap, 0.0, fill)
+    compute = stream + rates.unload + jnp.where(overlap, 0.0, fill)
     on_fabric, none = kinds.engine == Engine.FABRIC, kinds.engine == Engine.CONTROL
 
     def choose(of_gang: Any, of_fabric: Any) -> Any:

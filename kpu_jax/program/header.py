@@ -9,9 +9,9 @@ import numpy as np
 
 from kpu_jax.base.errors import KPUError, is_number, nearest
 from kpu_jax.base.pytree import build
-from kpu_jax.mapping import Mapping
+from kpu_jax.mapping import Mapping, check_mapping
 from kpu_jax.program.program import Program
-from kpu_jax.workload import FIELDS, Op
+from kpu_jax.workload import FIELDS, Op, check_op
 
 ARRAY = ("rows", "cols", "macs_per_pe", "burst")
 SECTIONS: dict[str, tuple[str, ...]] = {
@@ -46,5 +46,8 @@ def check_section(section: str, given: Any) -> dict[str, np.float64]:
 
 
 def header_fields(sections: dict[str, dict[str, np.float64]]) -> dict[str, Any]:
-    """Fields of `Program` from checked sections."""
-    return {"op": build(Op, **sections["op"]), "mapping": build(Mapping, **sections["mapping"]), **sections["array"]}
+    """Fields of `Program` from checked sections. Raises `KPUError` for what is no operation or no mapping."""
+    op, mapping = build(Op, **sections["op"]), build(Mapping, **sections["mapping"])
+    check_op(op)
+    check_mapping(mapping)
+    return {"op": op, "mapping": mapping, **sections["array"]}

@@ -95,6 +95,7 @@ _CONTROL = {
     Opcode.LOOP_BEGIN: "loop; programs here are written out",
     Opcode.LOOP_END: "loop; programs here are written out",
 }
+# What each opcode does: the engine that serves it, from which memory to which.
 INSTRUCTIONS: dict[Opcode, Instruction] = {
     **{opcode: Instruction(Engine.CONTROL, "", "", meaning) for opcode, meaning in _CONTROL.items()},
     Opcode.HOST_LOAD_TILE: Instruction(Engine.HOST, "host", "dram", "a block from the host (ours)"),

@@ -44,7 +44,7 @@ def run_page(title: str, chip: KPUConfig, workload: Workload, mappings: Mapping,
     page.section("Where the time goes").table(found.tables["where the cycles go"])
     page.text("What is on the critical path (the gradient of the exact time; the parts add up), and what twice as fast would give:")
     page.table(found.tables[CRITICAL])
-    page.figure(svg_of(plot_performance(report, workload.row_names)), "Time of each row; fill: the engine class that binds it.")
+    page.figure(svg_of(plot_performance(report, workload.row_names)), "Time of each row; fill: the engine class that it is bound by.")
     if (workload.compute_rows).any():
         roofs = svg_of(plot_roofline(roofline(chip, workload, report)))
         page.figure(roofs, "Operations under the roofs of the memory levels: how far each is from what its level allows.")

@@ -1,7 +1,8 @@
 """Workloads, chips, mappings, reports and sweep tables to and from every form that other tools read.
 
 dict and JSON hold everything; tables (CSV, pandas, Parquet) hold one value per cell, lists as JSON text. What is
-written and read again is equal: floats keep every bit. Arrays in the chip's number formats: `to_bytes`, `from_bytes`.
+written and read again is equal: floats keep every bit. Of a `NetworkReport` the numbers are kept, as a `Report`, and not
+the plan; its `table()` is one more table. Arrays in the chip's number formats: `to_bytes`, `from_bytes`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 from kpu_jax.base.errors import KPUError
 from kpu_jax.base.files import check_digits, file_path
 from kpu_jax.hardware import KPUConfig, load_config, save_config
-from kpu_jax.utilities.frames import from_rows, to_rows
+from kpu_jax.utilities.frames import from_rows, is_workload, to_rows
 from kpu_jax.utilities.number_arrays import from_bytes, numpy_dtype, to_bytes
 from kpu_jax.utilities.records import from_dict, to_dict
 from kpu_jax.utilities.scale_sim import config_from_scale_sim, config_text, topology_text
@@ -76,7 +77,9 @@ def from_csv(path: Path) -> Any:
         raise KPUError(f"{path}: not a CSV file: {error}") from None
     if any(None in row for row in rows):
         raise KPUError(f"{path}: a line has more cells than the header")
-    typed = {c: _typed([row[c] or "" for row in rows]) for c in (rows[0] if rows else ())}
+    columns = rows[0] if rows else {}
+    text_only = {"name"} if is_workload(columns) else set()
+    typed = {c: cells if c in text_only else _typed(cells) for c in columns for cells in [[row[c] or "" for row in rows]]}
     return from_rows([{c: typed[c][i] for c in row} for i, row in enumerate(rows)])
 
 
@@ -90,7 +93,11 @@ def from_pandas(frame: Any) -> Any:
     """The object whose table a DataFrame is; any other as a list of rows."""
     if not isinstance(frame, _pandas().DataFrame):
         raise KPUError(f"expected a pandas.DataFrame, got {type(frame).__name__}")
-    return from_rows(frame.astype(object).where(frame.notna(), None).to_dict("records"))
+    try:
+        rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    except Exception as error:  # pyarrow's own, for text that is none
+        raise KPUError(f"the table cannot be read: {' '.join(str(error).split())[:200]}") from None
+    return from_rows(rows)
 
 
 def to_parquet(value: Any, path: Path) -> None:
@@ -107,7 +114,7 @@ def from_parquet(path: Path) -> Any:
     try:
         frame = _pandas().read_parquet(io.BytesIO(data))
     except Exception as error:  # pyarrow has its own hierarchy, which is imported only if pandas finds it
-        raise KPUError(f"{path}: not a Parquet file: {str(error).splitlines()[0][:200]}") from None
+        raise KPUError(f"{path}: not a Parquet file: {' '.join(str(error).split())[:200]}") from None
     return from_pandas(frame)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,10 +38,11 @@ def from_rows(rows: Sequence[Row]) -> Any:
 
     A stack of one mapping comes back as that mapping. Raises `KPUError` naming what is wrong.
     """
+    if rows and is_workload(rows[0]):
+        listed = [{k: v for k, v in row.items() if not _empty(v)} | {"name": row.get("name") or ""} for row in rows]
+        return records.from_dict({"kind": "workload", "operations": _unpacked(listed)})
     rows = [{k: v for k, v in row.items() if not _empty(v)} for row in rows]
     columns = set(rows[0]) if rows else set()
-    if {"name", "repeats", "reads", "mac_format"} <= columns:
-        return records.from_dict({"kind": "workload", "operations": _unpacked(rows)})
     if {"dataflow", "l3_tile", "l2_tile"} <= columns:
         return records.from_dict({"kind": "mapping", "stacked": len(rows) > 1, "mappings": _unpacked(rows)})
     if "compute.tile_count" in columns and "external_memory.bank_count" in columns:
@@ -51,8 +52,13 @@ def from_rows(rows: Sequence[Row]) -> Any:
     return rows
 
 
+def is_workload(columns: Container[str]) -> bool:
+    """Whether these are the columns of a workload's table, whose names are text even where they look like numbers."""
+    return all(c in columns for c in ("name", "repeats", "reads", "mac_format"))
+
+
 def _empty(value: Any) -> bool:
-    return value is None or value == "" or (isinstance(value, float) and np.isnan(value))
+    return value is None or (isinstance(value, str) and not value) or (isinstance(value, float) and np.isnan(value))
 
 
 def _pack(column: str, value: Any) -> Any:
@@ -64,8 +70,8 @@ def _pack(column: str, value: Any) -> Any:
 def _unpacked(rows: Sequence[Row]) -> list[Row]:
     try:
         return [{k: json.loads(v) if k in _PACKED and isinstance(v, str) else v for k, v in row.items()} for row in rows]
-    except json.JSONDecodeError as error:
-        raise KPUError(f"a cell of {', '.join(_PACKED)} is no JSON: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise KPUError(f"a cell of {', '.join(_PACKED)} is no JSON: {error!s:.200}") from None
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> Row:

@@ -56,7 +56,7 @@ def from_dict(values: Any) -> Any:
     if not isinstance(values, Mapping) or "kind" not in values:
         raise KPUError(f"expected a dict with 'kind' ({', '.join(KINDS)}), got {shown(values)}")
     kind = values["kind"]
-    if kind not in _READ:
+    if not isinstance(kind, str) or kind not in _READ:
         raise KPUError(f"kind = {shown(kind)} is unknown: {nearest(kind, KINDS)}")
     try:
         return _READ[kind](values)
@@ -73,6 +73,9 @@ def plain(leaf: Any) -> Any:
     """A leaf as float, or nested lists of floats."""
     array = np.asarray(leaf, np.float64)
     return _number(float(array)) if array.ndim == 0 else [plain(x) for x in array]
+
+
+_NO_WORD = ("inf", "-inf", "nan")  # numbers that JSON has no word for
 
 
 def _number(x: float) -> Any:
@@ -154,6 +157,7 @@ def _origin(given: Any) -> Origin:
         loops=tuple(given["loops"]),
         reads=tuple(_tensor(t) for t in given["reads"]),
         writes=tuple(_tensor(t) for t in given["writes"]),
+        meets_itself=tuple(given.get("meets_itself", ())),
         zero_macs=float(given["zero_macs"]),
     )
 
@@ -239,5 +243,5 @@ _READ: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "config": lambda d: config_from_dict(d["fields"]),
     "mapping": lambda d: mapping_from_rows(d["mappings"], d["stacked"]),
     "report": lambda d: report_from_dict(d["fields"]),
-    "table": lambda d: [dict(row) for row in d["rows"]],
+    "table": lambda d: [{k: float(v) if v in _NO_WORD else v for k, v in row.items()} for row in d["rows"]],
 }

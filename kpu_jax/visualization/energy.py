@@ -82,7 +82,7 @@ def _stacks(table: dict[str, dict[str, float]], style: dict[str, Any], ax: Axes 
         note = f"the {MOST_BARS - 1} of {count:,} that take most"
     unit = unit_for([sum(parts.values()) for parts in table.values()], "J")
     present = [part for part in style if any(parts.get(part, 0.0) > 0 for parts in table.values())]
-    ax = new_axes(ax, 8.5, 1.3 + 0.3 * len(table))
+    ax = new_axes(ax, 8.5, max(1.3 + 0.3 * len(table), 0.6 + 0.21 * len(present)))  # room for the bars, and for the legend
     left = np.zeros(len(table))
     for part in present:
         widths = np.array([parts.get(part, 0.0) for parts in table.values()]) * unit.factor

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 
 from kpu_jax.analysis.occupancy import movement, occupancy
+from kpu_jax.analysis.run_analysis import check_run
 from kpu_jax.base.errors import KPUError, check_choice, check_number, is_number
 from kpu_jax.base.units import unit_for
 from kpu_jax.machine import Activity, Run
@@ -39,6 +40,7 @@ def plot_memory_heatmap(
         return _levels(check_report(WHAT, data), ax)
     if not isinstance(data, Program) or timeline is None:
         raise KPUError(f"{WHAT} needs a report, or a program and its timeline (kpu.program.execute), got {type(data).__name__}")
+    check_run(WHAT, timeline)
     grid = (occupancy if show == "occupancy" else movement)(data, timeline, bins)
     if not grid.rows:
         raise KPUError(f"{WHAT}: this program moves no block: there is nothing to show")
@@ -120,7 +122,7 @@ def animate_wave(activity: Activity | Any, ax: Axes | None = None, *, interval_m
     fired = _fired(activity)
     if fired.ndim != 3:
         raise KPUError(f"animate_wave needs activity over time [cycle, rows, cols], got shape {fired.shape}: kpu.machine.wave gives it")
-    pause = check_number("interval_ms", interval_ms, "ms per frame", low=0, low_open=True)
+    pause = check_number("interval_ms", interval_ms, "ms per frame", low=1, high=1e6)
     every = -(-len(fired) // MOST_FRAMES)
     ax = new_axes(ax, 4.6, 4.6)
     image = ax.imshow(fired[0], cmap=SEQUENTIAL, vmin=0, vmax=max(float(fired.max()), 1.0), origin="upper")
@@ -148,7 +150,10 @@ def _fired(data: Any) -> np.ndarray:
             f"the activity of PEs is a kpu.machine.Run, what kpu.machine.wave gives, or an array [rows, cols] or [cycle, rows, cols] "
             f"of multiply-adds; got {type(data).__name__} of shape {np.shape(found)}"
         )
-    return np.asarray(found)
+    fired = np.asarray(found)
+    if not (np.isfinite(fired).all() and fired.min() >= 0):
+        raise KPUError("the activity of PEs must be finite and at least 0 [multiply-adds] everywhere")
+    return fired
 
 
 def _label_grid(ax: Axes, shape: tuple[int, ...]) -> None:

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from kpu_jax.base.errors import KPUError
 from kpu_jax.explore.limits import OBJECTIVES
 from kpu_jax.explore.sweep import SweepResult
-from kpu_jax.visualization.style import FAINT, INK, OKABE_ITO, SEQUENTIAL, new_axes, plain_log_ticks, thinned, titled
-from kpu_jax.visualization.sweep_rows import Column, Row, column_of, rows_of, shown_column
+from kpu_jax.visualization.style import FAINT, INK, SEQUENTIAL, VERMILION, new_axes, plain_log_ticks, thinned, titled
+from kpu_jax.visualization.sweep_rows import Column, Row, column_of, rows_of, shown_column, within
 
 MOST_DOTS = 5000
 BEST = {"latency": (Column.LATENCY, "<", 17), "energy": (Column.ENERGY, "v", 13), "edp": (Column.EDP, "*", 10)}
@@ -29,7 +29,7 @@ def plot_pareto(result: SweepResult | Sequence[Row], ax: Axes | None = None) -> 
     rows = rows_of("plot_pareto", result)
     (time, time_label), (energy, energy_label) = (shown_column(rows, c) for c in (Column.LATENCY, Column.ENERGY))
     area = column_of(rows, Column.AREA)
-    meets = np.array([bool(row.get("meets", True)) for row in rows]) & np.isfinite(time) & np.isfinite(energy)
+    meets = within(rows)
     if not meets.any():
         raise KPUError("plot_pareto: none of these chips keeps the limits in finite time: widen the limits")
     ax = new_axes(ax, 7.5, 5)
@@ -49,7 +49,7 @@ def plot_pareto(result: SweepResult | Sequence[Row], ax: Axes | None = None) -> 
     for name in OBJECTIVES:
         column, mark, size = BEST[name]
         i = int(np.argmin(np.where(meets, column_of(rows, column), np.inf)))
-        ax.plot(time[i], energy[i], mark, color=OKABE_ITO[5], markersize=size, markeredgecolor="white", zorder=4, linestyle="none",
+        ax.plot(time[i], energy[i], mark, color=VERMILION, markersize=size, markeredgecolor="white", zorder=4, linestyle="none",
                 label=f"best {name}: chip {rows[i].get('chip', i)}")  # fmt: skip
     everything = np.concatenate([time[meets | beyond], points[:, 0]])
     if everything.min() > 0 and everything.max() > 3 * everything.min():
@@ -58,7 +58,7 @@ def plot_pareto(result: SweepResult | Sequence[Row], ax: Axes | None = None) -> 
     ax.set(xlabel=time_label, ylabel=energy_label)
     ax.margins(0.08)
     small = f"dots: {len(points):,} on the front by lower bound" if len(points) else ""
-    chips = result.summary.chips if isinstance(result, SweepResult) else len({row.get("chip", i) for i, row in enumerate(rows)})
+    chips = result.summary.chips if isinstance(result, SweepResult) else len({str(row.get("chip", i)) for i, row in enumerate(rows)})
     titled(ax, f"{chips:,} chips" + ("" if isinstance(result, SweepResult) else ", timed exactly"), small, "circles: by exact time")
     ax.get_figure().colorbar(circles, ax=ax, label="area [mm$^2$]")  # type: ignore[union-attr]
     ax.grid(alpha=0.3, which="both")

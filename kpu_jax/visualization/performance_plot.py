@@ -13,7 +13,7 @@ from kpu_jax.base.errors import KPUError, check_choice
 from kpu_jax.base.units import unit_for
 from kpu_jax.model.bound import ENGINES
 from kpu_jax.model.report import Report, check_report
-from kpu_jax.visualization.results import MEASURES, curve_of, entries_of, value_of
+from kpu_jax.visualization.results import MEASURES, curve_of, entries_of, names_of, value_of
 from kpu_jax.visualization.style import ENGINE_LOOKS, FAINT, INK, MOST_BARS, legend_of, look, new_axes, short, titled
 
 WHAT = "plot_performance"
@@ -23,7 +23,7 @@ MOST_CURVES = 8
 def plot_performance(results: Any, names: Sequence[str] | None = None, ax: Axes | None = None, *, measure: str = "seconds") -> Axes:
     """Bars or scaling curves of results, by what they are:
 
-    - the report of a `Workload`: time of each of its rows; fill: the engine class that binds it; the figure at a bar
+    - the report of a `Workload`: time of each of its rows; fill: the engine class that it is bound by; the figure at a bar
       is the utilization of the fabric. Of more than 40 rows the longest are shown and the others summed up.
       `names`: one per row (`workload.row_names`).
     - a list of reports, or a dict {name: result}: one bar each. A result is a report, a number (seconds), or a dict
@@ -54,7 +54,7 @@ def plot_performance(results: Any, names: Sequence[str] | None = None, ax: Axes 
 def _rows(report: Report, names: Sequence[str] | None, ax: Axes | None) -> Axes:
     each = report.per_op
     rows = len(each.seconds)
-    names = [str(i) for i in range(rows)] if names is None else list(names)
+    names = [str(i) for i in range(rows)] if names is None else names_of(WHAT, names)
     if len(names) != rows:
         raise KPUError(f"{WHAT}: the report has {rows} rows, but {len(names)} names were given")
     seconds, held = np.asarray(each.seconds), np.atleast_1d(each.bound_by)
@@ -69,7 +69,9 @@ def _rows(report: Report, names: Sequence[str] | None, ax: Axes | None) -> Axes:
         ax.barh(place, width, **ENGINE_LOOKS[str(held[i])].bar)
         ax.annotate(f"{100 * each.utilization[i]:.0f} %", (width, place), (3, 0), textcoords="offset points", va="center", fontsize=7)
     if len(rest):
-        ax.barh(len(shown), seconds[rest].sum() * unit.factor, facecolor="white", edgecolor=INK, linewidth=0.8)
+        others = seconds[rest].sum() * unit.factor
+        ax.barh(len(shown), others, facecolor="white", edgecolor=INK, linewidth=0.8)
+        ax.annotate(f"{others:,.4g} {unit.name} together", (0, len(shown)), (3, 0), textcoords="offset points", va="center", fontsize=7)
     labels = [short(names[i]) for i in shown] + ([f"{len(rest)} other rows"] if len(rest) else [])
     ax.set_yticks(np.arange(len(labels)), labels, fontsize=7)
     ax.set_ylim(len(labels) - 0.4, -0.6)
@@ -80,6 +82,9 @@ def _rows(report: Report, names: Sequence[str] | None, ax: Axes | None) -> Axes:
     titled(ax, whole, cut)
     legend_of(ax, {f"bound by: {e.replace('_', ' ')}": ENGINE_LOOKS[e] for e in ENGINES if e in held})
     ax.margins(x=0.08)
+    longest = seconds[shown].max() * unit.factor
+    if len(rest) and others > 3 * longest:
+        ax.set_xlim(0, 3 * longest)  # what is summed up leaves the picture, so that the rows can be read
     return ax
 
 
@@ -132,6 +137,8 @@ def _curves(curves: dict[str, np.ndarray], measure: str, ax: Axes | None) -> Axe
         ax.legend(fontsize=8)
     else:
         ax.add_collection(LineCollection([p * [1, factor] for p in curves.values()], colors=FAINT, linewidths=0.6, alpha=0.7))
+        if single := [points[0] * [1, factor] for points in curves.values() if len(points) == 1]:
+            ax.plot(*np.array(single).T, ".", color=FAINT, label="series of one size")
         sizes, place = np.unique(everything[:, 0], return_inverse=True)
         middle = [np.median(everything[place == i, 1]) for i in range(len(sizes))]
         ax.plot(sizes, np.array(middle) * factor, "o-", color=look(0).colour, label="median at each size")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from kpu_jax.base.errors import KPUError, check_choice, check_number, is_number, shown
+from kpu_jax.base.errors import KPUError, check_choice, is_number, shown
 from kpu_jax.model.report import Report, check_report
+from kpu_jax.visualization.style import LARGEST, check_drawable
 
 
 class Measure(NamedTuple):
@@ -47,13 +48,20 @@ def entries_of(what: str, results: Any, names: Sequence[str] | None = None) -> d
         raise KPUError(f"{what} needs {ACCEPTED}, got {type(results).__name__}")
     if not entries:
         raise KPUError(f"{what}: there are no results to plot; give {ACCEPTED}")
-    labels = given if names is None else list(map(str, names))
+    labels = given if names is None else names_of(what, names)
     if len(labels) != len(entries):
         raise KPUError(f"{what}: there are {len(entries)} results, but {len(labels)} names were given")
     if len(set(labels)) != len(labels):
         twice = next(label for label in labels if labels.count(label) > 1)
         raise KPUError(f"{what}: two results are named {shown(twice)}: give each a name of its own")
     return dict(zip(labels, entries, strict=True))
+
+
+def names_of(what: str, names: Any) -> list[str]:
+    """A list of names as text, or a `KPUError`."""
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise KPUError(f"{what}: names must be a list of names, one per result, got {shown(names)}")
+    return list(map(str, names))
 
 
 def value_of(what: str, name: str, entry: Any, measure: str) -> float:
@@ -71,11 +79,12 @@ def value_of(what: str, name: str, entry: Any, measure: str) -> float:
         number = entry
     else:
         raise KPUError(f"{what}: entry {shown(name)} must be a report, seconds or {{measure: number}}, got {shown(entry)}")
-    return check_number(f"{what}: {measure} of {shown(name)}", number, MEASURES[measure].unit) * MEASURES[measure].factor
+    return check_drawable(f"{what}: {measure} of {shown(name)}", number, MEASURES[measure].unit) * MEASURES[measure].factor
 
 
 def curve_of(entry: Any) -> list[tuple[float, Any]] | None:
     """[(size, entry)] in ascending size, if this is a dict over sizes; None otherwise."""
     if not isinstance(entry, Mapping) or not entry or not all(is_number(x) for x in entry):
         return None
-    return sorted(((float(x), value) for x, value in entry.items()), key=lambda pair: pair[0])
+    sizes = {check_drawable("the size of a result", x, "as given", low=-LARGEST): value for x, value in entry.items()}
+    return sorted(sizes.items(), key=lambda pair: pair[0])

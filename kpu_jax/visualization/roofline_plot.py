@@ -25,7 +25,12 @@ def plot_roofline(roofline: Roofline, ax: Axes | None = None) -> Axes:
     """
     if not isinstance(roofline, Roofline):
         raise KPUError(f"plot_roofline needs what kpu.analysis.roofline(chip, workload, report) gives, got {type(roofline).__name__}")
-    shown = np.flatnonzero((roofline.performance > 0) & np.isfinite(roofline.performance))
+    for name in ("bandwidth", "peak", "performance"):
+        if not np.isfinite(getattr(roofline, name)).all():
+            raise KPUError(f"plot_roofline: {name} must be finite everywhere: give what kpu.analysis.roofline gave")
+    if np.isnan(roofline.intensity).any():
+        raise KPUError("plot_roofline: intensity is nan somewhere: give what kpu.analysis.roofline gave")
+    shown = np.flatnonzero(roofline.performance > 0)
     if not len(shown):
         raise KPUError("plot_roofline: no operation multiplies and adds: there is no point to plot")
     levels = [i for i in range(len(roofline.levels)) if np.isfinite(roofline.intensity[i, shown]).any()]

@@ -10,18 +10,25 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter
 
+from kpu_jax.base.errors import KPUError, check_number
+from kpu_jax.base.validation import check_type
 from kpu_jax.model.bound import ENGINES
 
-# Okabe and Ito, "Color Universal Design" (2008), in an order in which neighbours also differ in grey.
-OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
-HATCHES = ("", "///", "---", "xxx", "\\\\\\", "|||", "+++", "//")  # straight: circles make SVG files ten times larger
+# Okabe and Ito, "Color Universal Design" (2008), in an order in which neighbours differ by an eighth of the way from black to white.
+OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442", "#999999")
+# Each in directions of its own, all straight: circles make SVG files ten times larger.
+HATCHES = ("", "///", "---", "xxx", "\\\\\\", "|||", "+++", "\\\\||")
+LIGHTER = 0.5  # of a colour's way to white, at each turn
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 3)))
 SEQUENTIAL = "cividis"  # rises evenly in lightness, so it reads the same in grey
+VERMILION = OKABE_ITO[4]  # of the best, which stands out on the blues and yellows of the scale
 INK, FAINT = "#222222", "#BBBBBB"
+LARGEST = 1e100  # what matplotlib places without an overflow
 MOST_BARS = 40  # beyond, labels would overlap: the rest is summed up or shown as a curve
 
 
@@ -40,9 +47,11 @@ class Look(NamedTuple):
 
 
 def look(number: int) -> Look:
-    """The look of category `number`: the eight first differ in everything, then hatches move on against the colours."""
+    """The look of category `number`: the eight first differ in everything, then colours are lighter and hatches move on against them."""
     n, turn = number % 8, number // 8
-    return Look(OKABE_ITO[n], HATCHES[(n + turn) % 8], MARKERS[(n + turn) % 8], LINES[(n + turn) % 8])
+    red, green, blue = (1 - (1 - part) * LIGHTER**turn for part in to_rgb(OKABE_ITO[n]))
+    colour = to_hex((red, green, blue))
+    return Look(colour, HATCHES[(n + 2 * turn) % 8], MARKERS[(n + 2 * turn) % 8], LINES[(n + 2 * turn) % 8])
 
 
 def looks(names: Iterable[str]) -> dict[str, Look]:
@@ -55,7 +64,18 @@ ENGINE_LOOKS = looks(ENGINES)
 
 def new_axes(ax: Axes | None, width: float, height: float) -> Axes:
     """`ax`, or the axes of a new figure of this size [inch] that makes room for its labels."""
-    return plt.subplots(figsize=(width, height), layout="constrained")[1] if ax is None else ax
+    if ax is None:
+        return plt.subplots(figsize=(width, height), layout="constrained")[1]
+    check_type("ax", ax, Axes, "give one of those that plt.subplots() makes, or leave it out")
+    return ax
+
+
+def check_drawable(field: str, value: Any, unit: str, *, low: float = 0.0) -> float:
+    """A number of a size that an axis can hold: finite, at least `low`, at most 1e100 and, if it is not 0, at least 1e-100 from it."""
+    number = check_number(field, value, unit, low=low, high=LARGEST)
+    if 0 < abs(number) < 1 / LARGEST:
+        raise KPUError(f"{field} must be 0, or at least {1 / LARGEST:g} [{unit}], to be drawn, got {number:g}")
+    return number
 
 
 def short(text: str, most: int = 26) -> str:

@@ -14,12 +14,13 @@ from matplotlib.colors import LogNorm, Normalize
 
 from kpu_jax.base.errors import KPUError, check_choice
 from kpu_jax.explore.sweep import SweepResult
-from kpu_jax.visualization.style import FAINT, INK, SEQUENTIAL, look, new_axes, thinned, titled
-from kpu_jax.visualization.sweep_rows import RESULTS, Column, Row, fields_of, rows_of, shown_column
+from kpu_jax.visualization.style import FAINT, INK, SEQUENTIAL, VERMILION, look, new_axes, thinned, titled
+from kpu_jax.visualization.sweep_rows import RESULTS, Column, Row, fields_of, finite_column, rows_of, within
 
 WHAT = "plot_sweep"
 KINDS = ("parallel", "slice")
 MOST_LINES = 300
+MOST_FIELDS = 10  # vertical axes of fields
 MOST_VALUES = 6  # tick labels of one vertical axis
 
 
@@ -36,7 +37,8 @@ def plot_sweep(
     `result`: of `kpu.sweep`, or the rows of its table (`analysis.sweep_table`). `kind`:
 
     - "parallel": one vertical axis per field that varies, then latency, energy and area; a line per chip, dark for little
-      `measure`; thick: on the Pareto front. Of more than 300 lines an even choice by `measure` is shown, with the best.
+      `measure`; thick: on the Pareto front. Of more than 300 lines an even choice by `measure` is shown, with the best; of
+      more than 10 fields those along which the best chip's `measure` changes most.
     - "slice": `measure` over `field` (the first that varies): dots are chips, the line is the best one at each value. Chips
       beyond the limits are left out.
 
@@ -46,7 +48,7 @@ def plot_sweep(
     check_choice("kind", kind, KINDS)
     check_choice("measure", measure, RESULTS)
     rows = rows_of(WHAT, result)
-    kept = [row for row in rows if row.get("meets", True) and np.isfinite(row[Column.LATENCY]) and np.isfinite(row[Column.ENERGY])]
+    kept = [row for row, good in zip(rows, within(rows), strict=True) if good]
     if not kept:
         raise KPUError(f"{WHAT}: none of these chips keeps the limits in finite time: widen the limits")
     fields = fields_of(kept)
@@ -58,11 +60,12 @@ def plot_sweep(
 
 
 def _parallel(rows: list[Row], fields: list[str], measure: str, ax: Axes | None) -> Axes:
+    goal, goal_label = finite_column(rows, measure)
+    varied, fields = len(fields), _strongest(rows, fields, goal)
     columns = [*fields, *dict.fromkeys((Column.LATENCY, Column.ENERGY, Column.AREA, measure))]
-    goal, goal_label = shown_column(rows, measure)
     order = np.argsort(goal, kind="stable")
     shown = order[thinned(len(order), MOST_LINES)]
-    table, labels = zip(*(shown_column(rows, column) for column in columns), strict=True)
+    table, labels = zip(*(finite_column(rows, column) for column in columns), strict=True)
     placed = np.array([_placed(values, column in fields) for values, column in zip(table, columns, strict=True)])
     front = np.array([bool(row.get("pareto", False)) for row in rows])
     norm = LogNorm(goal.min(), goal.max()) if goal.min() > 0 and goal.max() > goal.min() else Normalize(goal.min(), goal.max() + 1e-300)
@@ -73,7 +76,7 @@ def _parallel(rows: list[Row], fields: list[str], measure: str, ax: Axes | None)
     colours[:, 3] = np.where(front[shown], 0.95, 0.5)
     ax.add_collection(LineCollection(lines[::-1], colors=colours[::-1], linewidths=widths[::-1], zorder=2))
     best = order[0]
-    ax.plot(np.arange(len(columns)), placed[:, best], "o--", color="#D55E00", markersize=6, zorder=4,
+    ax.plot(np.arange(len(columns)), placed[:, best], "o--", color=VERMILION, markersize=6, zorder=4,
             label=f"least {goal_label.split(' [')[0]}: chip {rows[best].get('chip', best)}")  # fmt: skip
     for x, (column, values) in enumerate(zip(columns, table, strict=True)):
         ax.axvline(x, color=INK, linewidth=0.8, zorder=1)
@@ -90,9 +93,23 @@ def _parallel(rows: list[Row], fields: list[str], measure: str, ax: Axes | None)
         ax.spines[side].set_visible(False)
     ax.get_figure().colorbar(ScalarMappable(norm, SEQUENTIAL), ax=ax, label=goal_label, pad=0.01)  # type: ignore[union-attr]
     thin = f"{len(shown)} of {len(rows):,} shown" if len(shown) < len(rows) else ""
-    titled(ax, f"{len(rows):,} mapped chips within the limits", thin, "thick: on the Pareto front" if front.any() else "")
+    cut = f"the {len(fields)} strongest of {varied} fields" if len(fields) < varied else ""
+    titled(ax, f"{len(rows):,} mapped chips within the limits", thin, cut, "thick: on the Pareto front" if front.any() else "")
     ax.legend(fontsize=8, loc="upper left")
     return ax
+
+
+def _strongest(rows: list[Row], fields: list[str], goal: np.ndarray) -> list[str]:
+    """Of more fields than fit, those along which the least goal changes most, in their order."""
+    if len(fields) <= MOST_FIELDS:
+        return fields
+
+    def change(field: str) -> float:
+        distinct, place = np.unique(finite_column(rows, field)[0], return_inverse=True)
+        return float(np.ptp([goal[place == i].min() for i in range(len(distinct))]))
+
+    kept = sorted(fields, key=change, reverse=True)[:MOST_FIELDS]
+    return [field for field in fields if field in kept]
 
 
 def _wrapped(text: str) -> list[str]:
@@ -129,7 +146,7 @@ def _ticks(values: np.ndarray, placed: np.ndarray, ranked: bool) -> list[tuple[f
 
 
 def _slice(rows: list[Row], field: str, measure: str, ax: Axes | None) -> Axes:
-    (x, x_label), (y, y_label) = shown_column(rows, field), shown_column(rows, measure)
+    (x, x_label), (y, y_label) = finite_column(rows, field), finite_column(rows, measure)
     values = np.unique(x)
     best = np.array([y[x == v].min() for v in values])
     ax = new_axes(ax, 6.5, 4.2)

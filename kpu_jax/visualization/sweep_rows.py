@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +13,7 @@ from kpu_jax.analysis import sweep_table
 from kpu_jax.base.errors import KPUError, is_number, nearest, shown
 from kpu_jax.base.units import name_and_unit, unit_for
 from kpu_jax.explore.sweep import SweepResult
+from kpu_jax.visualization.style import LARGEST, check_drawable
 
 Row = Mapping[str, Any]
 
@@ -41,16 +44,26 @@ def rows_of(what: str, result: Any) -> list[Row]:
         raise KPUError(f"{what} needs the result of kpu.sweep or the rows of its table, got {type(result).__name__}")
     if not result:
         raise KPUError(f"{what}: the table has no rows: there is nothing to plot")
-    for column in (Column.LATENCY, Column.ENERGY, Column.AREA):
-        if column not in result[0]:
-            raise KPUError(f"{what}: the rows have no column {column!r}, which every table of a sweep has")
+    for i, row in enumerate(result):
+        for column in (Column.LATENCY, Column.ENERGY, Column.AREA):
+            if column not in row:
+                raise KPUError(f"{what}: row {i} has no column {column!r}, which every table of a sweep has")
+        for column in ("meets", "pareto"):
+            if not isinstance(row.get(column, True), (bool, np.bool_)):
+                raise KPUError(f"{what}: row {i}: {column} must be true or false, got {shown(row[column])}")
     return list(result)
+
+
+def within(rows: Sequence[Row]) -> np.ndarray:
+    """[row] bool: which chips keep the limits, in finite time and energy."""
+    meets = np.array([bool(row.get("meets", True)) for row in rows])
+    return meets & np.isfinite(column_of(rows, Column.LATENCY)) & np.isfinite(column_of(rows, Column.ENERGY))
 
 
 def fields_of(rows: Sequence[Row]) -> list[str]:
     """The chip's fields that take several values in these rows."""
     names = [name for name in rows[0] if name not in _NO_FIELD and is_number(rows[0][name])]
-    return [name for name in names if len({float(row[name]) for row in rows}) > 1]
+    return [name for name in names if len(np.unique(column_of(rows, name))) > 1]
 
 
 def column_of(rows: Sequence[Row], name: str) -> np.ndarray:
@@ -59,10 +72,28 @@ def column_of(rows: Sequence[Row], name: str) -> np.ndarray:
         return column_of(rows, Column.LATENCY) * column_of(rows, Column.ENERGY) * 1e-6
     if name not in rows[0]:
         raise KPUError(f"column {shown(name)} is unknown: {nearest(name, [c for c in rows[0] if is_number(rows[0][c])])}")
-    for i, row in enumerate(rows):
-        if not is_number(row.get(name)):
-            raise KPUError(f"row {i} of the table: {name} must be a number, got {shown(row.get(name))}")
-    return np.array([row[name] for row in rows], float)
+    return np.array([_number(i, name, row.get(name)) for i, row in enumerate(rows)])
+
+
+def _number(row: int, column: str, value: Any) -> float:
+    """What an axis can hold. Time and energy of a chip that nothing fits on are infinite, or left open."""
+    if type(value) is float and 1 / LARGEST <= abs(value) <= LARGEST:  # nearly all of a long table
+        return value
+    if column in (Column.LATENCY, Column.ENERGY, Column.EDP, Column.POWER) and is_number(value) and not np.ndim(value):
+        with contextlib.suppress(OverflowError):
+            if not math.isfinite(value):
+                return float(value)
+    unit = RESULTS[column][1] if column in RESULTS else "as given"
+    return check_drawable(f"row {row} of the table: {column}", value, unit, low=-LARGEST)
+
+
+def finite_column(rows: Sequence[Row], name: str) -> tuple[np.ndarray, str]:
+    """`shown_column` of rows in which all must be finite."""
+    values, label = shown_column(rows, name)
+    if not np.isfinite(values).all():
+        i = int(np.argmin(np.isfinite(values)))
+        raise KPUError(f"{name} of chip {rows[i].get('chip', i)} is {values[i]}, though its latency and energy are finite: leave it out")
+    return values, label
 
 
 def shown_column(rows: Sequence[Row], name: str) -> tuple[np.ndarray, str]:

@@ -8,10 +8,10 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from kpu_jax.analysis.run_analysis import check_run
-from kpu_jax.base.errors import KPUError, check_number
+from kpu_jax.base.errors import KPUError
 from kpu_jax.base.units import unit_for
 from kpu_jax.program import Engine, Timeline, Wait
-from kpu_jax.visualization.style import INK, Look, legend_of, look, new_axes, titled
+from kpu_jax.visualization.style import INK, Look, check_drawable, legend_of, look, new_axes, titled
 
 MOST_INTERVALS = 1500  # beyond, bars would be thinner than a pixel
 BINS = 240
@@ -35,10 +35,12 @@ def plot_timeline(timeline: Timeline, ax: Axes | None = None, *, start: float = 
     """
     check_run("plot_timeline", timeline)
     makespan = float(timeline.makespan)
-    low = check_number("start", start, "fabric cycles")
-    high = makespan if end is None else check_number("end", end, "fabric cycles", low=low, low_open=True)
+    low = check_drawable("start", start, "fabric cycles")
+    high = makespan if end is None else check_drawable("end", end, "fabric cycles")
     if not makespan > low:
         raise KPUError(f"plot_timeline: the run ends at {makespan:g} [fabric cycles], so nothing happens after start = {low:g}")
+    if not high > low:
+        raise KPUError(f"plot_timeline: end must be after start, {low:g} [fabric cycles], got {high:g}")
     parts = _intervals(timeline)
     parts = {key: _cut(spans, low, min(high, makespan)) for key, spans in parts.items()}
     engines = sorted({engine for engine, _ in parts})

@@ -12,8 +12,10 @@ import numpy as np
 from kpu_jax.base.pytree import build, is_traced, record
 from kpu_jax.workload.dtypes import MAC_FORMATS
 
-KINDS: tuple[str, ...] = ("gemm", "conv", "vector")
-GEMM, CONV, VECTOR = range(3)
+KINDS: tuple[str, ...] = ("gemm", "conv", "vector")  # names of the codes in `Op.kind`
+GEMM = 0  # `Op.kind` of a matrix product
+CONV = 1  # `Op.kind` of a convolution
+VECTOR = 2  # `Op.kind` of element-wise work
 
 ACTIVATIONS: tuple[str, ...] = ("none", "relu", "gelu", "sigmoid", "tanh", "silu", "leaky_relu")
 """Names of the activation codes."""

@@ -34,6 +34,7 @@ class Origin:
     loops: tuple[str, ...] = ()  # names of the loops around it, outermost first
     reads: tuple[Tensor, ...] = ()
     writes: tuple[Tensor, ...] = ()
+    meets_itself: tuple[str, ...] = ()  # primitives where an array meets a function of itself: mul in x * sigmoid(x), integer_pow in x**2
     zero_macs: float = 0.0  # multiply-accumulates of one instance whose input is padding, or a zero put in by a stride
 
 

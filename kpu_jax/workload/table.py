@@ -152,7 +152,7 @@ class Workload(Shown):
         return np.asarray(leaf)
 
     def row(self, index: int) -> Op:
-        """Row `index` as a single `Op` (with its count); negative indices count from the end."""
+        """Row `index` as a single `Op` (with its count); negative indices count from the end. Raises `KPUError` beyond."""
         if isinstance(index, bool) or not isinstance(index, (int, np.integer)) or not -self.rows <= index < self.rows:
             raise KPUError(f"row {shown(index)} does not exist: the workload has {self.rows} rows, from 0")
         return jax.tree_util.tree_map(lambda x: x[index], self.ops)

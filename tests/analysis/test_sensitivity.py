@@ -34,8 +34,8 @@ def test_every_numeric_field_is_there(found):
     ours = {f.path for f in found.fields}
     rest = set(FIELDS) - ours
     assert {p for p in rest if not p.startswith("address_map.")} == {
-        "compute.fold_overlap", "technology.node_nm", "on_chip_memory.l1.buffer_count"
-    }  # a flag, a label, and one that the chip derives
+        "compute.fold_overlap", "compute.drain_overlap", "technology.node_nm", "on_chip_memory.l1.buffer_count"
+    }  # two flags, a label, and one that the chip derives
     assert {f.path for f in found.fields if f.how == "gradient"} == set(CONTINUOUS) & ours
     assert all(f.how.startswith("secant") for f in found.fields if f.path in STEPPED)
     assert np.isfinite([f[4:] for f in found.fields]).all()

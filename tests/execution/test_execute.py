@@ -62,6 +62,20 @@ def test_convolutions_of_every_kind(name):
     close(on_machine(fn, machine_product())(x, w), fn(x, w))
 
 
+def test_rows_in_groups_multiply_the_matrix_of_their_group():
+    a, b = normal(6, 8), normal(3, 8, 5)
+    used = []
+
+    def product(x, y, dtype):
+        used.append((x.shape, y.shape))
+        return machine_product()(x, y, dtype)
+
+    for sizes in ([2, 1, 3], [0, 4, 1]):  # the second leaves a row without a group
+        fn = lambda a, b, sizes=sizes: jax.lax.ragged_dot(a, b, jnp.array(sizes, jnp.int32))  # noqa: E731
+        close(on_machine(fn, product)(a, b), fn(a, b))
+    assert used == [((3, 6, 8), (3, 8, 5))] * 2
+
+
 def layered(x, w, v):
     """Products in a jitted call, a scan, a while, a cond, a rematerialised call and a vmap."""
     x = jax.jit(lambda a: jax.nn.relu(a @ w))(x)
@@ -115,6 +129,11 @@ def test_the_facade_returns_value_and_report():
         assert sim.report is report and float(report.macs) == 20 * 30 * 10 and np.isfinite(report.cycles)
         narrow, cheaper = sim.execute(fn, dtype="int8")(a, b)
         assert 0 < np.max(np.abs(narrow - value)) < 0.1 and cheaper.energy_pj < report.energy_pj
+        layer = {"a": a, "activation": jax.nn.softmax}  # as modules hold their functions
+        same, _ = sim.execute(lambda p, b, squash: p["activation"](p["a"] @ b) if squash else b)(layer, b, True)
+        np.testing.assert_array_equal(same, value)
+        with pytest.raises(kpu.KPUError, match=r"an argument holds \{1\}, which is neither an array nor hashable"):
+            sim.execute(lambda a, b, unused: a @ b)(a, b, {1})
         with pytest.raises(DtypeError, match="int7"):
             sim.execute(fn, dtype="int7")
         run = sim.execute(fn)

@@ -8,6 +8,7 @@ import pytest
 
 import kpu_jax as kpu
 from kpu_jax.base.errors import KPUError
+from kpu_jax.explore.calibrate import _parts
 from kpu_jax.explore.mapping_search import search
 from kpu_jax.mapping.proposals import SWEEP_STRATEGIES
 
@@ -51,6 +52,31 @@ def test_fields_that_cannot_be_fitted_are_named(fields, message):
     times = kpu.Measurements(NET, np.ones(len(SIZES)))
     with pytest.raises(KPUError, match=message):
         kpu.calibrate(kpu.presets.edge_ai(), times, fields)
+
+
+def test_rules_say_which_mappings_the_machine_considers():
+    net = kpu.Workload.from_ops([kpu.Gemm(64, 48, 48), kpu.Gemm(32, 48, 64), kpu.Gemm(48, 32, 64), kpu.VectorOp(64)])
+    rules = kpu.MappingRules(largest_stays=True, whole_blocks=True)
+    flows = [set(rules.strategies()[admitted, 0]) for admitted in rules.admitted(net)]
+    assert flows == [{0}, {1}, {2}, {0, 1, 2}]  # C, B, A, and whatever a vector operation takes
+    assert set(rules.strategies()[:, 3]) == {1}
+    without_c = kpu.MappingRules(("weight_stationary", "input_stationary"), largest_stays=True)
+    assert set(without_c.strategies()[without_c.admitted(net)[0], 0]) == {2}  # A is larger than B
+    assert kpu.MappingRules("input_stationary").admitted(net).all()
+    with pytest.raises(KPUError, match="weight_stationary"):
+        kpu.MappingRules(("weight_stationery",))
+    with pytest.raises(KPUError, match="at least one"):
+        kpu.MappingRules(())
+
+
+def test_rows_of_a_group_are_left_out_together():
+    part = _parts(list("abcabcdd"), 8, 3, np.random.default_rng(0))
+    assert len(set(part)) == 3
+    assert part[0] == part[3] and part[1] == part[4] and part[6] == part[7]
+    times = kpu.Measurements(NET, np.ones(len(SIZES)))
+    for groups, message in (([1, 2], "one label per measured row"), ([1] * len(SIZES), "too few for 2 folds")):
+        with pytest.raises(KPUError, match=message):
+            kpu.calibrate(kpu.presets.edge_ai(), times, ["clocks.fabric_mhz"], folds=2, groups=groups)
 
 
 @pytest.mark.parametrize("seconds", [np.ones(3), -np.ones(len(SIZES)), np.full(len(SIZES), np.nan)])

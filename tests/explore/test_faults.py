@@ -132,10 +132,14 @@ def test_a_folder_that_becomes_read_only(tmp_path, undisturbed):
     assert_same(result, undisturbed)
 
 
-def together(store, result, count, **environment):
+def free_address():
     with socket.socket() as free:
         free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
+        return f"localhost:{free.getsockname()[1]}"
+
+
+def together(store, result, count, **environment):
+    address = free_address()
     processes = [start(store, result, address, count, i, **environment) for i in range(count)]
     return [(p.communicate(timeout=2 * LIMIT)[0], p.returncode) for p in processes]
 
@@ -147,6 +151,24 @@ def test_several_processes(tmp_path, undisturbed, count):
     for out, code in together(tmp_path / "store", result, count):
         assert code == 0, out
     assert_same(result, undisturbed)
+
+
+LATE = """
+import sys, time
+from kpu_jax.explore.processes import Processes, join
+join(sys.argv[1], 2, int(sys.argv[2]))
+time.sleep(45 * int(sys.argv[2]))
+print(len(Processes().gather({})))
+"""
+
+
+@pytest.mark.long
+def test_a_process_that_takes_longer_is_waited_for():
+    """Also before anything was exchanged: JAX gives up on the first exchange after half a minute."""
+    address = free_address()
+    command = [sys.executable, "-c", LATE, address]
+    processes = [subprocess.Popen([*command, str(i)], stdout=subprocess.PIPE, text=True) for i in range(2)]
+    assert [p.communicate(timeout=LIMIT)[0].split()[-1:] for p in processes] == [["2"], ["2"]]
 
 
 @pytest.mark.long

@@ -11,6 +11,7 @@ import pytest
 
 import kpu_jax as kpu
 from kpu_jax.base.errors import KPUError
+from kpu_jax.execution import machine_product, on_machine
 from kpu_jax.workload import networks
 
 onnx = pytest.importorskip("onnx", reason="extra onnx")
@@ -98,6 +99,57 @@ def test_real_models(name):
     assert all(o.source.startswith(path.name) and o.scope for o in net.origins)
     report = kpu.simulate(kpu.presets.edge_ai(), net.gemm_work(), ONE, timing="bound") if len(net) < 30 else None
     assert report is None or float(report.macs) == net.macs.sum()
+
+
+def small_network(tmp_path):
+    rng = np.random.default_rng(4)
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"], name="conv", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["a"], ["b"], name="relu"),
+        helper.make_node("Flatten", ["b"], ["c"], name="flat"),
+        helper.make_node("Gemm", ["c", "v"], ["scores"], name="gemm", transB=1),
+        helper.make_node("ArgMax", ["scores"], ["best"], name="best", axis=1),
+    ]
+    weights = [(n, rng.normal(size=shape).astype(np.float32)) for n, shape in (("w", (3, 2, 3, 3)), ("v", (4, 75)))]
+    outputs = [("scores", F32, [1, 4]), ("best", TensorProto.INT64, [1, 1])]
+    return save(tmp_path, nodes, [("x", F32, [1, 2, 5, 5])], outputs, weights), {}
+
+
+def voice(_):
+    return package("silero_vad") / "data/silero_vad.onnx", {"shapes": {"input": (1, 576), "state": (2, 1, 128)}, "inputs": {"sr": 16000}}
+
+
+@pytest.mark.long  # the report searches the best mappings, whose kernels take long to compile
+@pytest.mark.parametrize("build", [small_network, voice])
+def test_the_machine_computes_what_onnx_runtime_computes(build, tmp_path):
+    """The same weights end to end in float32, every product and convolution by the machine."""
+    runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    path, options = build(tmp_path)
+    model = kpu.onnx_function(path, **options)
+    rng = np.random.default_rng(0)
+    arrays = {k: random(v.shape, v.dtype, rng) for k, v in model.inputs.items()}
+    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    want = session.run(None, {**arrays, **{k: np.asarray(v) for k, v in options.get("inputs", {}).items()}})
+    with kpu.Simulator() as sim:
+        value, report = sim.execute(model)(arrays)
+        assert list(value) == sorted(model.outputs) and sim.report is report
+        assert float(report.macs) == kpu.load_onnx(path, **options).macs.sum()
+    for name, expected in zip(model.outputs, want, strict=True):
+        assert value[name].dtype == expected.dtype
+        np.testing.assert_allclose(value[name], expected, rtol=0, atol=2e-6 * np.abs(expected).max())
+
+
+def test_on_the_machine_a_model_gives_what_onnx_runtime_gives(tmp_path):
+    """The machine's numbers alone, without the report that `sim.execute` adds."""
+    runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    path, _ = small_network(tmp_path)
+    x = np.random.default_rng(0).normal(size=(1, 2, 5, 5)).astype(np.float32)
+    model = kpu.onnx_function(path)
+    with jax.enable_x64(True):
+        value = jax.jit(on_machine(model, machine_product()))({"x": x})
+    scores, best = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(None, {"x": x})
+    np.testing.assert_allclose(value["scores"], scores, rtol=0, atol=2e-6 * np.abs(scores).max())
+    assert value["best"].dtype == np.int64 and value["best"] == best
 
 
 ONE = kpu.Mapping(l3_tile=(2**20, 16, 16), l2_tile=(16, 16, 16), buffering=("single", "single", "single"))
@@ -261,6 +313,10 @@ def test_an_unknown_operator_and_its_policies(tmp_path):
     assert (work.function, work.bytes_to_host, work.bytes_from_host, work.readers) == ("com.example::Mystery", 48, 48, (1,))
     assert net.macs.sum() == 96 and "strange" in work.origin.source
     assert kpu.load_onnx(path, dims={"batch": 3}, unsupported="skip").host_work == ()
+    one_left_out = helper.make_node("Mystery", ["x"], ["y", ""], name="strange", domain="com.example")
+    path = save(tmp_path, [one_left_out], [("x", F32, [3, 4])], [("y", F32, None)])
+    with pytest.raises(KPUError, match=r"m.onnx: the function gives the chip nothing to do: all its work is the host's \(strange"):
+        kpu.load_onnx(path, unsupported="host")
 
 
 # -- what is wrong with a file
@@ -299,6 +355,49 @@ def test_broken_files(tmp_path):
         path = save(tmp_path, nodes, [("x", F32, [2, 3])], [(nodes[-1].output[0], F32, None)], [("w", np.ones(4, np.float32))])
         with pytest.raises(KPUError, match=f"m.onnx: {match}"):
             kpu.load_onnx(path)
+
+
+def broken(data, rng):
+    """A file cut short, or with bytes changed, zeroed or written twice."""
+    b, at = bytearray(data), int(rng.integers(len(data)))
+    kind = int(rng.integers(5))
+    if kind == 0:
+        return bytes(b[:at])
+    if kind == 1:
+        b[at] ^= 1 << int(rng.integers(8))
+    elif kind == 2:
+        for place in rng.integers(len(b), size=int(rng.integers(2, 20))):
+            b[place] = int(rng.integers(256))
+    elif kind == 3:
+        b[at : at + 8] = bytes(len(b[at : at + 8]))
+    else:
+        b[at:at] = b[at : at + int(rng.integers(1, 64))]
+    return bytes(b)
+
+
+FUZZED = {
+    "voice": ("silero_vad", "data/silero_vad.onnx", {"shapes": {"input": (1, 576), "state": (2, 1, 128)}, "inputs": {"sr": 16000}}),
+    "classifier": ("rapidocr_onnxruntime", "models/ch_ppocr_mobile_v2.0_cls_infer.onnx", {"shapes": {"x": (1, 3, 48, 32)}}),
+}
+
+
+@pytest.mark.parametrize(("name", "count"), [("voice", 40), pytest.param("voice", 300, marks=pytest.mark.long),
+                                             pytest.param("classifier", 300, marks=pytest.mark.long)])  # fmt: skip
+@pytest.mark.filterwarnings("ignore")
+def test_a_damaged_file_raises_nothing_but_kpu_errors(name, count, tmp_path):
+    module, file, options = FUZZED[name]
+    data, rng, refused = (package(module) / file).read_bytes(), np.random.default_rng(count), 0
+    for i in range(count):
+        start = (0, 0, max(0, len(data) - 20_000))[i % 3]  # anywhere, or where nodes and shapes stand: at the beginning and the end
+        end = (len(data), 20_000, len(data))[i % 3]
+        damaged = data[:start] + broken(data[start:end], rng) + data[end:]
+        (tmp_path / "m.onnx").write_bytes(damaged)
+        try:
+            kpu.load_onnx(tmp_path / "m.onnx", **options)
+        except KPUError as error:
+            refused += 1
+            assert "m.onnx" in str(error) and "\n" not in str(error)
+    assert refused > count // 4
 
 
 def test_missing_external_weights(tmp_path):

@@ -51,3 +51,9 @@ def test_an_unknown_primitive_is_named():
         kpu.trace(lambda x: own.bind(x @ x))(jax.ShapeDtypeStruct((4, 4), "float32"))
     net = kpu.trace(lambda x: own.bind(x @ x), unsupported="host")(jax.ShapeDtypeStruct((4, 4), "float32"))
     assert [w.function for w in net.host_work] == ["my_own_kernel"] and net.macs.sum() == 64
+
+
+@pytest.mark.skipif(not hasattr(jax.lax, "polynomial"), reason="this JAX has no polynomial primitive")
+def test_a_polynomial_is_priced_by_its_degree():
+    net = kpu.trace(lambda x: jax.lax.polynomial(x, [1.0, 5.0, 2.0, 4.0]))(jax.ShapeDtypeStruct((32,), "float32"))
+    assert net.ops.vector_simple.ravel()[0] == 6  # three multiplications and three additions per element

@@ -66,7 +66,7 @@ def test_convolutions_of_any_geometry(data):
     convolve = functools.partial(jax.lax.conv_general_dilated, **options)
     out = jax.eval_shape(convolve, x, w)
     if 0 in out.shape:
-        with pytest.raises(KPUError, match="conv_general_dilated .*dimension of zero"):
+        with pytest.raises(KPUError, match="conv_general_dilated at .*dimension of zero"):
             kpu.trace(convolve)(x, w)
         return
     net = kpu.trace(convolve)(x, w)
@@ -144,6 +144,23 @@ def test_a_scan_of_length_zero_and_of_reverse():
     assert kpu.trace(lambda x: jax.lax.scan(lambda c, _: (c @ c, None), x, None, length=3, reverse=True)[0])(SQUARE).macs.sum() == 1536
 
 
+@pytest.mark.parametrize("count", [2, 7, 8])
+def test_an_associative_scan(count):
+    """JAX halves the array, and at some sizes multiplies empty ones."""
+
+    def products(n):
+        return n // 2 + products(n // 2) + (n - 1) // 2 if n > 1 else 0
+
+    net = kpu.trace(lambda x: jax.lax.associative_scan(jnp.matmul, x))(shape(count, 8, 8))
+    assert net.macs.sum() == products(count) * 512
+
+
+def test_the_products_of_a_linear_solve():
+    """Conjugate gradients: A x and two scalar products before the first iteration and in each."""
+    net = kpu.trace(lambda a, b: jax.scipy.sparse.linalg.cg(lambda v: a @ v, b)[0], while_trips=10)(SQUARE, shape(8))
+    assert net.macs.sum() == 11 * (64 + 8 + 8) and not net.host_work
+
+
 def loop(limit, x):
     return jax.lax.while_loop(lambda c: c[0] < limit, lambda c: (c[0] + 2, c[1] @ c[1]), (0, x))[1]
 
@@ -179,6 +196,8 @@ def test_branches_worst_or_weighted():
     assert "exp" in never.names and "dot" not in never.names
     with pytest.raises(KPUError, match=r"branch_weights of 'cond0' = \(1,\) must hold 2 numbers"):
         kpu.trace(branch, branch_weights=(1,))(np.True_, SQUARE)
+    with pytest.raises(KPUError, match=r"branch_weights of 'cond0' = \(0.5, 0.6\) add up to 1.1"):
+        kpu.trace(branch, branch_weights=(0.5, 0.6))(np.True_, SQUARE)
     deep = kpu.trace(lambda p, x: branch(p, x) @ x)(np.True_, SQUARE)
     assert reads(deep)["dot_1"] == ["dot"]
 
@@ -315,6 +334,7 @@ def printing(x):
         (lambda x: x @ jnp.ones((3, 3)), (SQUARE,), r"<lambda> cannot be traced: TypeError at .*test_trace.py:\d+ "),
         (lambda x: x @ x.T, (shape(0, 4),), r"argument args\[0\] has the shape \(0, 4\): a dimension of zero"),
         (lambda x: x[:, :0] @ x[:0], (SQUARE,), r"dot_general at .*test_trace.py:\d+ .*dimension of zero"),
+        (lambda x: x[:0] @ x, (SQUARE,), r"dot_general at .*test_trace.py:\d+ .* a result of shape \(0, 8\), with a dimension of zero"),
         (lambda x: x, (SQUARE,), "gives the chip nothing to do: it computes nothing"),
         (jnp.sort, (SQUARE,), r"nothing to do: all its work is the host's \(sort\)"),
         (lambda x: jnp.sum(x), (SQUARE, SQUARE), "cannot be traced: TypeError"),

@@ -14,7 +14,7 @@ TALLIES: dict[str, Counter[str]] = {}
 
 
 class Tally:
-    """Runs what may only work or raise a `KPUError` of one short line, and counts both."""
+    """Runs what may only work or raise a `KPUError` of one line, and counts both."""
 
     def __init__(self, name: str) -> None:
         self.counts = TALLIES.setdefault(name, Counter())
@@ -26,7 +26,7 @@ class Tally:
             yield
         except KPUError as error:
             text = str(error)
-            assert mention in text and len(text) < 3000 and "\n" not in text, text
+            assert mention in text and len(text) < 20_000 and "\n" not in text, text
             text.encode()  # can be printed
             self.counts["refused"] += 1
         else:

@@ -112,6 +112,44 @@ def grouped(q, k, v):
     return jnp.einsum("ghqk,gkd->ghqd", jax.nn.softmax(scores), v[:2])
 
 
+MASKS = {  # shape of an array besides the scores -> bytes that all blocks copy of it, at one byte each
+    "of all": ((HEADS, QUERIES, KEYS), lambda heads, rows: HEADS * QUERIES * KEYS),
+    "shared by heads": ((QUERIES, KEYS), lambda heads, rows: HEADS // heads * QUERIES * KEYS),
+    "of keys": ((KEYS,), lambda heads, rows: HEADS // heads * math.ceil(QUERIES / rows) * KEYS),
+}
+
+
+@pytest.mark.parametrize("name", MASKS)
+@pytest.mark.parametrize("block", [Block(1, 96), Block(2, 32), Block(4, 40)])
+def test_a_mask_is_copied_block_by_block(name, block):
+    shape, copied = MASKS[name]
+    net = kpu.trace(lambda q, k, v, mask: jax.nn.softmax(q @ k.transpose(0, 2, 1) + mask) @ v, dtype="int8")(
+        *(jax.ShapeDtypeStruct(s, jnp.float32) for s in ((HEADS, QUERIES, DEPTH), (HEADS, KEYS, DEPTH), (HEADS, KEYS, DEPTH), shape))
+    )
+    pieces, site = site_of(net)
+    (piece,) = site.replace(pieces, block)
+    steps = piece.work.steps("attention", Places())
+    copies = [step for step in steps if step.name.endswith("besides")]
+    assert sum(s.times * float(s.op.m * s.op.a_bits) / 8 for s in copies) == copied(*block)
+    assert all((s.op.loc_a, s.op.loc_c) == (EXTERNAL, L3) for s in copies)
+    assert external_bytes([s for s in steps if s not in copies]) == walk(*block)
+    softmax = [step.op for step in steps if step.op.kind == 2 and step not in copies]
+    assert sum(float(op.m) for op in softmax) <= HEADS * QUERIES * KEYS and softmax[0].a_bits >= 8 + 8 * (name == "of all")
+
+
+def test_a_masked_network_runs_by_row_blocks():
+    """What the network moves is the mask, and what attention without one moves."""
+    tight = CHIP.replace({"on_chip_memory.l3.tile_capacity_kb": 24})
+    shapes = [(HEADS, n, DEPTH) for n in (QUERIES, KEYS, KEYS)] + [(QUERIES, KEYS)]
+    for mask in (lambda m: m, jnp.tanh):  # an argument, and a result of other vector work
+        net = kpu.trace(lambda q, k, v, m, mask=mask: jax.nn.softmax(q @ k.transpose(0, 2, 1) + mask(m)) @ v, dtype="int8")(
+            *(jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes)
+        )
+        report = plan_network(tight, net)
+        (found,) = report.plan.attention
+        assert found.chosen and found.blocked.external_bytes == walk(*found.block) + MASKS["shared by heads"][1](*found.block)
+
+
 def masked(q, k, v):
     return jax.nn.softmax(jnp.where(jnp.tril(jnp.ones((QUERIES, KEYS), bool)), q @ k.transpose(0, 2, 1), -1e9)) @ v
 
@@ -127,6 +165,9 @@ def test_attention_is_found_however_it_is_written(fn, heads, rows):
     [
         lambda q, k, v: (w := jax.nn.softmax(q @ k.transpose(0, 2, 1)), w @ v),  # the weights leave
         lambda q, k, v: (q @ k.transpose(0, 2, 1)) @ v,  # nothing between
+        lambda q, k, v: jnp.cumsum(q @ k.transpose(0, 2, 1), axis=1) @ v,  # rows that need the rows before
+        lambda q, k, v: jax.lax.associative_scan(jnp.maximum, q @ k.transpose(0, 2, 1), axis=1) @ v,
+        lambda q, k, v: jnp.roll(q @ k.transpose(0, 2, 1), 1, axis=1) @ v,
         lambda q, k, v: jax.nn.softmax(q @ k.transpose(0, 2, 1)).sum(0) @ v[0],  # another batch
         lambda q, k, v: jax.nn.softmax(q @ k.transpose(0, 2, 1) + (k @ q.transpose(0, 2, 1)).transpose(0, 2, 1)) @ v,  # two arrays
     ],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,6 +33,9 @@ def fused(fn, *args):
     [
         (jax.nn.relu, "relu"), (jax.nn.gelu, "gelu"), (lambda x: jax.nn.gelu(x, approximate=False), "gelu"), (jnp.tanh, "tanh"),
         (jax.nn.sigmoid, "sigmoid"), (jax.nn.silu, "silu"), (jax.nn.leaky_relu, "leaky_relu"), (lambda x: x * 0.5, "none"),
+        (lambda x: x * jax.nn.sigmoid(1.702 * x), "silu"), (lambda x: 3 * jax.nn.sigmoid(2 * x), "sigmoid"), (jax.nn.relu6, "relu"),
+        (lambda x: 0.5 * x * (1 + jnp.tanh(0.8 * (x + 0.044715 * x * x * x))), "gelu"), (lambda x: jnp.maximum(x, 0.1 * x), "leaky_relu"),
+        (lambda x: jnp.clip(x, 0, 6), "relu"), (lambda x: x + x, "none"), (lambda x: jnp.where(x > 0, x, 0), "leaky_relu"),
     ],
 )  # fmt: skip
 def test_activations_and_biases_join_the_product(fn, activation):
@@ -59,6 +64,13 @@ def test_a_folded_normalisation_and_a_change_of_format_join():
         lambda x, w, v, r: (y := x @ w, jax.nn.relu(y)),  # the caller wants the product, too
         lambda x, w, v, r: (lambda y: (jax.nn.relu(y), jnp.sum(y)))(x @ w),  # two read it
         lambda x, w, v, r: jnp.tanh(jax.nn.relu(x @ w)),  # two activations
+        lambda x, w, v, r: (lambda y: y * y)(x @ w),  # a square, and no scale
+        lambda x, w, v, r: (x @ w + v) ** 2,
+        lambda x, w, v, r: jnp.tanh(x @ w) ** 2,
+        lambda x, w, v, r: (lambda y: y * y * jax.nn.sigmoid(y))(x @ w),
+        lambda x, w, v, r: jax.lax.erf(x @ w),  # half a GELU
+        lambda x, w, v, r: jnp.where(x @ w > 0, 1.0, 0.0),  # a step
+        lambda x, w, v, r: jnp.where(v > 0, x @ w, 0.0),  # chosen by something else
         lambda x, w, v, r: jax.nn.relu((x @ w)[:4]),  # a part of it
     ],
 )
@@ -108,3 +120,25 @@ def test_the_traffic_of_a_perceptron_by_hand():
     table = report.table()
     assert sum(row["saved_bytes"] for row in table) == none - kept and sum(row["external_bytes"] for row in table) == kept
     np.testing.assert_allclose(sum(row["latency_ms"] for row in table), report.seconds * 1e3, rtol=1e-12)
+
+
+@pytest.mark.parametrize("scanned", [True, False])
+def test_layers_of_stacked_parameters_fuse_as_others_do(scanned):
+    """A bias is one layer's part of the stack, and so are its bytes."""
+    layers, rows, width = 5, 8, 16
+
+    def network(x, weights, biases):
+        if scanned:
+            return jax.lax.scan(lambda h, p: (jax.nn.relu(h @ p[0] + p[1]), None), x, (weights, biases))[0]
+        for i in range(layers):
+            x = jax.nn.relu(x @ weights[i] + biases[i])
+        return x
+
+    shapes = ((rows, width), (layers, width, width), (layers, width))
+    net = kpu.trace(network, dtype="int8")(*(jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes))
+    one = [t for origin in net.origins[:2] for t in origin.reads]
+    read = [(math.prod(t.shape), t.bytes) for t in one if t.name]
+    assert read == [(n, n) for n in (rows * width, width**2, width)]
+    pieces, done = fuse_epilogues(pieces_of(net), always)
+    assert [f.activation for f in done] == ["relu"] * len(pieces) and all(f.bias for f in done)
+    assert sum(p.repeats for p in pieces) == layers

@@ -11,6 +11,7 @@ import pytest
 from networks_small import CHIP, SMALL, random_network, tower
 
 import kpu_jax as kpu
+from experiments.network_on_chip.__main__ import rows
 from kpu_jax.cli.main import main
 from kpu_jax.graph.paths import longest_path
 from kpu_jax.graph.pieces import L3, Single, pieces_of
@@ -95,6 +96,9 @@ def test_host_work_is_listed_charged_and_never_dropped():
     host, dram = report.traffic["host"], report.traffic["dram"]
     assert sum(host.values()) == 2 * 32 * 64 and sum(dram.values()) == 2 * 64 * 64 + 6 * 32 * 64  # w twice; x, C, there, back, A, C
     assert not report.plan.kept, "what the host reads and writes is in external memory"
+    totals = {"latency_ms": report.seconds * 1e3, "energy_mj": report.energy_pj * 1e-9, "external_bytes": sum(dram.values())}
+    for column, total in totals.items():
+        assert sum(row[column] for row in report.table()) == pytest.approx(float(total), rel=1e-12)
     assert report.table()[-1]["does"].startswith("on the host") and "on the host" in repr(report)
     path = report.critical_path
     assert len(path.names) == 3 and sum(path.engines.values()) == pytest.approx(float(report.cycles), rel=1e-12)
@@ -130,6 +134,7 @@ def test_the_facade_and_the_command_line(capsys, tmp_path):
     with kpu.Simulator(config=CHIP) as sim:
         report = sim.run(kpu.trace(lambda x, w: jax.nn.relu(x @ w) @ w, dtype="int8")(jnp.zeros((16, 32)), jnp.zeros((32, 32))))
         assert isinstance(report, kpu.NetworkReport) and sim.report is report and len(report.plan.fused) == 1
+        assert [line.split(" | ")[2] for line in rows("two layers", "a chip", report)] == ["none", "fusion", "residency"]
         assert jax.tree.map(lambda v: v, report).plan is report.plan, "a pytree whose plan has no leaves"
         for wrong in ({"residency": "some"}, {"fuse": "none"}):
             with pytest.raises(kpu.KPUError, match="run"):

@@ -60,6 +60,7 @@ def test_round_trip_of_awkward_numbers_and_every_optional_field(tmp_path, suffix
             "on_chip_memory.l1.buffer_count": 100,
             "address_map.l2_bank_base": 2**53 - 2**40,
             "compute.fold_overlap": False,
+            "compute.drain_overlap": False,
             "latency.external_ns": 0,
         }
     )

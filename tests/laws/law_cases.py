@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -14,7 +14,6 @@ from kpu_jax.base.compilation import BATCH, jit_for
 from kpu_jax.model.batch import exact_cycles_of
 from kpu_jax.model.evaluate import evaluate
 
-LARGE = [3000, pytest.param(100_000, marks=pytest.mark.long)]
 STEPPED = [200, pytest.param(3000, marks=pytest.mark.long)]
 MOST_PASSES = 1500  # of a schedule that is timed exactly
 ROUNDING = 1e-9  # of quotients and sums in float64
@@ -27,12 +26,19 @@ def bounded(cfg: Any, op: Any, mapping: Any) -> Any:
     return evaluate(cfg, op, mapping, exact=False)
 
 
-@functools.lru_cache(maxsize=2)
-def cases(count: int) -> tuple[Triple, Any, np.ndarray]:
-    """(triples of any size, their reports by the bound, which of them fit)."""
-    triples = random_triples(7, count)
+class Case(NamedTuple):
+    """Random triples and what is said of them; unpacks in this order."""
+
+    triples: Triple
+    report: Any  # by the bound
+    fits: np.ndarray  # bool
+
+
+def drawn(seed: int, count: int) -> Case:
+    """`count` triples of any size."""
+    triples = random_triples(seed, count)
     report = in_chunks(bounded, *triples)
-    return triples, report, report.status_code == 0
+    return Case(triples, report, report.status_code == 0)
 
 
 @functools.lru_cache(maxsize=2)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from law_cases import LARGE, ROUNDING, assert_all, bounded, cases
+from law_cases import ROUNDING, assert_all, bounded
 from strategies import DTYPES, Triple, choose, in_chunks, log_integer, random_mapping, shrink_to_fit, stack, take
 
 from kpu_jax.hardware import derived, preset
@@ -45,9 +45,8 @@ def least_bytes(cfg: Any, op: Any) -> tuple[np.ndarray, np.ndarray]:
     return partial, op.batch * (op.m * op.k * ea + op.k * op.n * eb + op.m * op.n * ec)
 
 
-@pytest.mark.parametrize("count", LARGE)
-def test_no_less_traffic_than_any_schedule_needs(count):
-    triples, report, fits = cases(count)
+def test_no_less_traffic_than_any_schedule_needs(large):
+    triples, report, fits = large
     op = triples.op
     external = (op.loc_a == 1) & (op.loc_b == 1) & (op.loc_c == 1)
     dense = fits & external & (op.kind == 0) & (op.density_a == 1) & (op.density_b == 1)
@@ -57,7 +56,7 @@ def test_no_less_traffic_than_any_schedule_needs(count):
         f"{dense.sum()} dense external GEMMs; "
         f"in {np.sum(dense & (partial > whole))} the I/O bound exceeds the compulsory"
     )
-    assert dense.sum() >= 0.1 * count
+    assert dense.sum() >= 0.1 * len(fits)
     assert_all(moved >= np.maximum(whole, partial) * (1 - ROUNDING), dense, triples, moved, whole, partial)
 
 

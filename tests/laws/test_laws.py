@@ -6,7 +6,7 @@ import census
 import jax
 import numpy as np
 import pytest
-from law_cases import LARGE, ROUNDING, STEPPED, assert_all, cases, stepped
+from law_cases import ROUNDING, STEPPED, assert_all, stepped
 from strategies import Triple
 
 from kpu_jax.base.pytree import leaf_paths
@@ -15,20 +15,18 @@ from kpu_jax.workload import unique_input_bytes
 from kpu_jax.workload.footprint import element_bytes
 
 
-@pytest.mark.parametrize("count", LARGE)
-def test_at_least_half_fit_and_all_kinds_occur(count):
-    triples, report, fits = cases(count)
+def test_at_least_half_fit_and_all_kinds_occur(large):
+    triples, report, fits = large
     found = np.bincount(report.status_code.astype(int), minlength=10)
-    print(f"{count} triples, {100 * fits.mean():.1f} % feasible; by status {found.tolist()}")
+    print(f"{len(fits)} triples, {100 * fits.mean():.1f} % feasible; by status {found.tolist()}")
     print("kinds:", [f"{100 * np.mean(triples.op.kind[fits] == kind):.1f} %" for kind in range(3)])
     census.check(triples.mapping, fits)
     assert fits.mean() >= 0.5
-    assert (~fits).sum() >= 0.01 * count
+    assert (~fits).sum() >= 0.01 * len(fits)
 
 
-@pytest.mark.parametrize("count", LARGE)
-def test_no_faster_than_the_array(count):
-    (cfg, op, mapping), report, fits = cases(count)
+def test_no_faster_than_the_array(large):
+    (cfg, op, mapping), report, fits = large
     bits = np.clip(np.maximum(op.a_bits, op.b_bits), 1, 32)
     peak = derived.peak_macs_per_cycle(cfg, bits)
     least = np.where(op.kind < 2, op.batch * op.m * op.n * op.k, 0) / peak
@@ -38,19 +36,17 @@ def test_no_faster_than_the_array(count):
     assert_all(report.utilization <= 1 + ROUNDING, fits, Triple(cfg, op, mapping), report.utilization)
 
 
-@pytest.mark.parametrize("count", LARGE)
-def test_no_faster_than_the_external_memory(count):
+def test_no_faster_than_the_external_memory(large):
     """Also where data come from the host: they pass the external memory twice."""
-    triples, report, fits = cases(count)
+    triples, report, fits = large
     moved = sum(report.reads["dram"].values()) + sum(report.writes["dram"].values())
     rate = derived.external_bytes_per_second(triples.cfg) / (triples.cfg.clocks.fabric_mhz * 1e6)
     least = moved / rate
     assert_all(report.cycles_bound >= least * (1 - ROUNDING), fits, triples, report.cycles_bound, least)
 
 
-@pytest.mark.parametrize("count", LARGE)
-def test_no_less_traffic_than_the_operands(count):
-    triples, report, fits = cases(count)
+def test_no_less_traffic_than_the_operands(large):
+    triples, report, fits = large
     op = triples.op
     moved = sum(report.reads["dram"].values()) + sum(report.writes["dram"].values())
     assert_all(moved >= report.compulsory, fits, triples, moved, report.compulsory)
@@ -60,13 +56,12 @@ def test_no_less_traffic_than_the_operands(count):
     _, eb, ec, acc = element_bytes(op)
     sizes = ((op.loc_a, pixels), (op.loc_b, op.batch * op.k * op.n * eb), (op.loc_c, op.batch * op.m * op.n * ec))
     least = sum(np.where(location < 2, size, 0) for location, size in sizes)
-    assert_all(report.compulsory >= least, np.ones(count, bool), triples, report.compulsory, least)
+    assert_all(report.compulsory >= least, np.ones_like(fits), triples, report.compulsory, least)
 
 
-@pytest.mark.parametrize("count", LARGE)
-def test_numbers_are_finite_when_feasible_and_infinite_when_not(count):
-    triples, report, fits = cases(count)
-    everything = np.ones(count, bool)
+def test_numbers_are_finite_when_feasible_and_infinite_when_not(large):
+    triples, report, fits = large
+    everything = np.ones_like(fits)
     for path, values in leaf_paths(report):
         assert_all(~np.isnan(values), everything, triples, values, about=path)
         assert_all(values >= 0, everything, triples, values, about=path)
@@ -77,9 +72,8 @@ def test_numbers_are_finite_when_feasible_and_infinite_when_not(count):
     assert_all(report.overflow == 0, fits, triples, report.overflow)
 
 
-@pytest.mark.parametrize("count", LARGE)
-def test_energy_is_positive_and_the_sum_of_its_parts(count):
-    triples, report, fits = cases(count)
+def test_energy_is_positive_and_the_sum_of_its_parts(large):
+    triples, report, fits = large
     total = sum(report.energy.values())
     assert_all(report.energy_pj > 0, fits, triples, report.energy_pj)
     assert_all(np.isclose(report.energy_pj, total, rtol=ROUNDING), fits, triples, report.energy_pj, total)

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from law_cases import LARGE, STEPPED, assert_all, bounded, cases, stepped
+from law_cases import STEPPED, assert_all, bounded, stepped
 from strategies import in_chunks
 
 from kpu_jax.base.pytree import get_path, replace_path
@@ -54,9 +54,8 @@ def not_slower(after: Any, before: Any) -> np.ndarray:
     return (after <= before * (1 + TIMES_ROUNDING)) | np.isinf(before)
 
 
-@pytest.mark.parametrize("count", LARGE)
-def test_more_of_several_things_by_the_bound(count):
-    triples, report, fits = cases(count)
+def test_more_of_several_things_by_the_bound(large):
+    triples, report, fits = large
     better = more_of_several(triples.cfg, np.random.default_rng(20))
     after = in_chunks(bounded, better, triples.op, triples.mapping)
     slower = fits & (after.cycles_bound < report.cycles_bound)
@@ -68,8 +67,8 @@ def test_more_of_several_things_by_the_bound(count):
 
 
 @pytest.mark.parametrize("path", (*COUNTS, *SIZES, *SHORTER))
-def test_more_of_one_thing_by_the_bound(path):
-    triples, report, fits = cases(3000)
+def test_more_of_one_thing_by_the_bound(path, large):
+    triples, report, fits = large
     after = in_chunks(bounded, more(triples.cfg, path, np.random.default_rng(21)), triples.op, triples.mapping)
     assert_all(after.status_code == 0, fits, triples, after.status_code, about=path)
     law = not_slower(after.cycles_bound, report.cycles_bound)

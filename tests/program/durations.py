@@ -14,10 +14,10 @@ def duration(program: Any, i: int, rates: Any) -> tuple[Fraction, Fraction]:
     if engine == "control":
         return Fraction(0), Fraction(0)
     if engine == "fabric":
-        stream, fill = Fraction(float(program.stream[i])), Fraction(rates.fill_drain)
+        stream, fill, unload = Fraction(float(program.stream[i])), Fraction(rates.fill_drain), Fraction(rates.unload)
         if program.op.kind == 2:
             return stream * Fraction(float(rates.element)), Fraction(0)
-        return (stream, fill) if rates.overlap else (stream + fill, Fraction(0))
+        return (stream + unload, fill) if rates.overlap else (stream + unload + fill, Fraction(0))
     gang, size = getattr(rates, engine), Fraction(float(program.burst_bytes[i]))
     # The engines share the bytes evenly; each sends its part in whole bus words; the memory behind may be slower.
     part = _ceil(size / Fraction(gang.engines))

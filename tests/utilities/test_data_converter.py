@@ -35,6 +35,7 @@ VALUES = {
     "network": networks.resnet50,
     "vector work": lambda: networks.bert_base(sequence=16, vector_ops=True),
     "traced": traced,
+    "names like numbers": lambda: kpu.Workload.from_ops([(n, kpu.Gemm(2, 3, 4)) for n in ("007", "1e5", "", "nan")]),
     "chip": lambda: CHIP.replace({"clocks.fabric_mhz": 1 / 3 * 1000}),
     "mapping": lambda: SMALL,
     "mappings": lambda: jax.tree.map(lambda *v: np.stack(v), SMALL, HUGE),
@@ -44,6 +45,7 @@ VALUES = {
     "table": lambda: [
         {"chip": 3, "mapped_for": "edp", "latency_ms": 0.1, "pareto": True},
         {"chip": 4, "mapped_for": "x,y", "latency_ms": 1e-9, "pareto": False},
+        {"chip": 5, "mapped_for": "edp", "latency_ms": float("inf"), "pareto": False},
     ],
 }
 

@@ -9,7 +9,7 @@ measured values: the simulated bytes without the zeros of what is read (Eyeriss 
 the operands once; the time of the multiply-adds on the PEs that were active. Nothing is fitted.
 
 Checked: no layer moves fewer bytes than its operands once, or takes less time than its multiply-adds on all PEs. Prints
-`rows N mismatches X`, exits with 1 if there are any. VGG-16's table was entered by hand; its columns add up to its totals.
+`rows N mismatches X`, exits with 1 if there are any. VGG-16's table was entered by hand; its times and bytes add up to its totals.
 """
 
 from __future__ import annotations

@@ -50,15 +50,19 @@ def load_onnx(
     """
     model = onnx_function(path, dims=dims, shapes=shapes, inputs=inputs, unsupported=unsupported, while_trips=while_trips)
     name = os.path.basename(os.fspath(path))
-    with jax.enable_x64(True):
-        return trace_with_sources(
-            model.with_all_work,
-            lambda scope: f"{name}: {scope}",
-            dtype=dtype,
-            while_trips=None,
-            branch_weights=branch_weights,
-            unsupported="host",
-        )(model.inputs)
+    traced = trace_with_sources(
+        model.with_all_work,
+        lambda scope: f"{name}: {scope}",
+        dtype=dtype,
+        while_trips=None,
+        branch_weights=branch_weights,
+        unsupported="host",
+    )
+    try:
+        with jax.enable_x64(True):
+            return traced(model.inputs)
+    except KPUError as error:
+        raise error if name in str(error) else KPUError(f"{os.fspath(path)}: {error}") from None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -104,7 +108,7 @@ def onnx_function(
     """An ONNX file (extra `onnx`) as a JAX function: `model({"x": array})` gives {output: array}.
 
     `model.inputs` are the arrays that it takes, `sim.execute(model)(arrays)` runs it on the machine. Arguments, and
-    what they mean, as for `load_onnx`; what the policies leave to the host has a shape but cannot be run.
+    what they mean, as for `load_onnx`; what the policies leave to the host has a shape but cannot be run. Raises as it does.
     """
     check_choice("unsupported", unsupported, POLICIES)
     model = read_model(file_path(path), OPERATORS)

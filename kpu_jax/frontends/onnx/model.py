@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kpu_jax.base.errors import KPUError, shown
+from kpu_jax.base.errors import KPUError, shown, word
 from kpu_jax.frontends.onnx.shapes import Declared, Size, declared, inferred, stated, without_weights
 
 _DEEPEST = 8  # bodies within bodies of ONNX's operators
@@ -292,4 +292,4 @@ def _input(onnx: Any, value: Any) -> Input:
 
 def described(node: Node) -> str:
     """How messages name a node."""
-    return f"node {shown(node.name)} ({node.operator})"
+    return f"node {shown(node.name)} ({word(node.operator)})"

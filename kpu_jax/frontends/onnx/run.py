@@ -178,7 +178,7 @@ class Run:
             dtype, shape = given[0], given[1]  # type: ignore[assignment]
         else:
             first = next((v for v in inputs if v is not None and not isinstance(v, list)), None)
-            if len(node.outputs) != 1 or first is None:
+            if sum(map(bool, node.outputs)) != 1 or first is None:
                 reason = f"not supported, and the file does not state the shape of its output {shown(name)}: give it with shapes="
                 raise self.fail(node, reason)
             shape, dtype = np.shape(floats(first)), floats(first).dtype if given is None else given[0]

@@ -32,6 +32,7 @@ _NETWORKS: dict[str, Callable[..., Workload]] = {
 }
 
 NETWORK_NAMES: tuple[str, ...] = tuple(_NETWORKS)
+"""Names that `network` knows; each is a function of this package too."""
 
 
 def network(name: str, /, **arguments: Any) -> Workload:
