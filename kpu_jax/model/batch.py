@@ -24,7 +24,6 @@ from kpu_jax.hardware import preset
 from kpu_jax.mapping import Mapping
 from kpu_jax.mapping.rate import rate_of
 from kpu_jax.model.exact import Slopes, begin_walk, end_walk, exact_cycles, exact_slopes, step_walk
-from kpu_jax.model.leaps import ALIKE
 from kpu_jax.model.moves import Context, context
 from kpu_jax.workload import Gemm
 
@@ -35,6 +34,7 @@ LANES = 128  # on a CPU: enough to hide what a step costs besides arithmetic, fe
 FEW = 16  # lanes for few schedules
 ACCELERATOR_LANES = 8192
 CHUNK = 1024  # schedules that the host hands over at once
+MANY = 5  # steps until a loop repeats, more or less
 
 
 class Problem(NamedTuple):
@@ -104,8 +104,10 @@ def in_lanes(problems: Problem, total: Scalar | int, lanes: int, along_of: Along
         task, following, fresh, walk, arrived, cycles, slopes = state
         c, along = assigned(task)
         start = begin_walk(c, along)
-        walk, arrived = _where(fresh, (start, start.now), (walk, arrived))
-        walk = walk._replace(done=walk.done | (task >= total))
+        # What the last schedule remembered is not wiped: the new one remembers nothing of it.
+        memory, blank = walk.memory, None
+        walk, arrived = _where(fresh, (start._replace(memory=blank), start.now), (walk._replace(memory=blank), arrived))
+        walk = walk._replace(memory=memory, done=walk.done | (task >= total))
 
         def step(carry: Any) -> Any:
             count, on, last = carry
@@ -140,7 +142,7 @@ def _where(mask: Scalar, new: Any, old: Any) -> Any:
 def _rough_steps(p: Problem) -> Scalar:
     """About how many steps a walk takes; only the order in which schedules start depends on it."""
     op, mapping = p.op, p.mapping
-    steps = jnp.minimum(op.batch, ALIKE + 2)
+    steps = jnp.minimum(op.batch, MANY)
     for axis in "mnk":
         size, tile = getattr(op, axis), jnp.minimum(getattr(mapping, f"l3_{axis}"), getattr(op, axis))
         share = tile / getattr(mapping, f"partition_{axis}")
@@ -148,7 +150,7 @@ def _rough_steps(p: Problem) -> Scalar:
         streams = mapping.dataflow == "knm".index(axis)
         passes = jnp.where(streams, 1, block / (p.cols if axis == "n" else p.rows))
         for trips in (size / tile, share / block, passes):
-            steps = steps * jnp.clip(jnp.ceil(trips), 1, ALIKE + 2)
+            steps = steps * jnp.clip(jnp.ceil(trips), 1, MANY)
     return steps
 
 

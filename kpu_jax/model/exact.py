@@ -1,23 +1,26 @@
-"""The exact makespan of a schedule: step through its passes, and leap where the pattern repeats.
+"""The exact makespan of a schedule: step through its passes, leap where iterations repeat, recall those walked before.
 
-Exact, not a bound: wherever the iterations of a loop are alike and the state has advanced by one and the same
-time, max-plus linearity proves that it will go on so, and the walk leaps to the loop's end.
-Proof. Let x' = A x be an iteration. Components that did not move (v) are constants, the others (u) follow
-u' = max(A u, B v). Every operation that reads a constant was made in the iteration before too, on an in-order
-engine that has since been busy until later than that constant: so B v decides nothing any more, u' = A u, and if u
-moved by lambda in all components, A (lambda + u) = lambda + A u says that it will move by lambda again. The very first
-iteration may have read constants of its own; the one after it proves as much if all constants are older than what
-moves was before it, for then the engines that move made its operations wait longer than any constant. What does
-not move stays: every component that an operation writes moves, for it is an end on an in-order engine, and a place
-that takes turns with another one moves with it or not at all (`leaps` checks that, and that the way out of C, which
-the next iteration begins with, is that of the iteration before).
-Two places per block make two iterations take turns, a short and a long one: then pairs of iterations repeat.
+Exact, not a bound. A *key* (`alike.key_of`) holds all that decides how a walk goes on from where an iteration of a loop
+has begun: the classes of its blocks, how C leaves and stays, and the times x, relative to the fabric's, that the
+operations from there on read.
+Recall. Two iterations of a loop whose inner loops begin at equal keys make the same operations of the same durations.
+Those are linear over (max, +), A (lambda + x) = lambda + A x: what they write differs by just the time between their
+beginnings. So the second ends where the first did, that time later, except for what they leave alone (`left_alone`):
+that stays as it is. A time that an operation reads counts in the key as no earlier than when its engine is free, for
+engines serve in order: an earlier one decides nothing, now or later, also if it passes on to the place that takes
+turns with its own.
+Leap. If an iteration of the running loop begins at the same key as the one before, and the blocks are alike up to
+some index, the same argument holds from beginning to beginning: every iteration up to there begins at that key, one
+period later. What none of them writes has fallen behind by a period without a change of the key, so it counts no
+more than its readers' engines do, and will not when it is older still. Two places per block make two iterations
+take turns, a short and a long one: then pairs of iterations repeat.
+Which loops move blocks of L3 or of L2 is known beforehand: for those that do not, only a part of the key is read.
 
 Slopes in the rates are carried along the same walk, every maximum following one of its arguments; with the
 times periodic, each component's slope follows from a fixed other one's an iteration before, so growth that repeats
-once repeats for ever, and leaps wait for that too. At ties one of the critical paths is followed. Slopes that have
-not settled after `leaps.PATIENCE` iterations (seen at ties only) go on by their growth over the last two: the slopes by
-all engine classes still add up to the time, but a single one is then an estimate.
+once repeats for ever, and leaps wait for that too; such a walk recalls nothing. At ties one of the critical paths is
+followed. Slopes that have not settled after `repeats.PATIENCE` iterations (seen at ties only) go on by their growth
+over the last two: the slopes by all engine classes still add up to the time, but a single one is then an estimate.
 
 Agreement with the expanded program: exact for durations that are integers or dyadic, else to
 (instructions x 2^-52) relative in float64. Times are kept relative to the fabric's, with a compensated
@@ -33,8 +36,9 @@ import jax
 import jax.numpy as jnp
 
 from kpu_jax.engines.rates import Rates
-from kpu_jax.model.leaps import End, History, leap_after, no_history
-from kpu_jax.model.moves import Context, Stay, changed_blocks, moves_at, timed_at
+from kpu_jax.model.alike import Place, moved_on
+from kpu_jax.model.moves import Context, Stay, moves_at, timed_at
+from kpu_jax.model.repeats import Iterations, Memory, no_iterations, repeat
 from kpu_jax.model.step import FABRIC, LEVELS, STATE, Outs, advance, begin, finish
 from kpu_jax.model.walk import PLACES, loop_same, loop_trips, spans
 
@@ -63,7 +67,9 @@ class Walk(NamedTuple):
     index: Scalar  # type: ignore[assignment]
     fresh: Scalar  # [place] bool: the index is not that of the step before
     stay: Stay
-    history: History | None  # None: never leap
+    loop: Scalar  # rank of the loop that went on to this step; -1 at first
+    seen: Iterations | None  # None: walk every pass
+    memory: Memory | None
     steps: Scalar
     done: Scalar
 
@@ -106,13 +112,15 @@ def begin_walk(c: Context, along: Slopes | None = None, *, leap: bool = True) ->
     nothing = zeros[:LEVELS]
     slopes = None if along is None else jnp.zeros((len(along.at), STATE + LEVELS + 1, *zero.shape), zero.dtype)
     now = Arrival(begin(zero), zeros[:2], Outs(nothing, zero, zero > 0), slopes)
-    stay = Stay(zeros[:2], zeros[:2])
+    seen, memory = no_iterations(now.x, slopes) if leap else (None, None)
     return Walk(
         now=now,
         index=zeros,
         fresh=zeros == 0,
-        stay=stay,
-        history=no_history(_end(now, stay)) if leap else None,
+        stay=Stay(zeros[:2], zeros[:2]),
+        loop=zero - 1,
+        seen=seen,
+        memory=memory,
         steps=zero,
         done=~c.plan.valid,
     )
@@ -132,35 +140,39 @@ def step_walk(c: Context, w: Walk, along: Slopes | None = None) -> Walk:
     else:
         (x, (outs, stay)), slopes = _pushed(c, along, w.now, step)
     shift = x[FABRIC]
-    now = Arrival(x - shift, _add(w.now.origin, shift), outs, slopes)
+    now = Arrival(x - shift, moved_on(w.now.origin, shift), outs, slopes)
 
-    rank, trips = c.plan.rank, loop_trips(c.plan, span)
-    goes_on = w.index < trips - 1
+    rank, trips, index = c.plan.rank, loop_trips(c.plan, span), w.index
+    seen, memory, over = w.seen, w.memory, jnp.zeros_like(w.fresh)
+    if seen is not None and memory is not None:
+        same = jnp.sum(jnp.where(rank == w.loop, loop_same(c.plan, index, span), 0.0), axis=0)
+        before, place = _place(w.now, w.stay, w.fresh), _place(now, stay, jnp.zeros_like(w.fresh))
+        seen, memory, on = repeat(c, seen, memory, before, place, slopes, span, index, trips, w.loop, same)
+        over = rank > on.recalled
+        index = jnp.where(over, on.place.turned, index + jnp.where(rank == w.loop, on.leapt, 0.0))
+        *holds, host = on.place.outs
+        now = Arrival(on.place.x, on.place.origin, Outs(jnp.stack(holds[:-1]), holds[-1], host > 0), on.slopes)
+        stay = on.place.stay
+    goes_on = (index < trips - 1) & ~over
     loop = jnp.max(jnp.where(goes_on, rank, -1.0), axis=0)  # the loop that goes on; those inside it start again
-    this = goes_on & (rank == loop)
-    index, history = w.index, w.history
-    if history is not None:
-        same, at = (jnp.sum(jnp.where(this, v, 0.0), axis=0) for v in (loop_same(c.plan, w.index, span), w.index))
-        swaps = changed_blocks(this | ((rank > loop) & (trips > 1))) & c.fixed.doubles[:, None]
-        history, leap = leap_after(history, _end(now, stay), loop, same, at, swaps)
-        grown = None if slopes is None else slopes + leap.slopes
-        now = Arrival(now.x - leap.lag, _add(now.origin, leap.cycles), outs, grown)
-        index = index + jnp.where(this, leap.iterations, 0.0)
-    following = jnp.where(rank > loop, 0.0, index + this)
+    following = jnp.where(rank > loop, 0.0, index + (goes_on & (rank == loop)))
     return Walk(
         now=now,
         index=following,
-        fresh=following != w.index,
+        fresh=following != index,
         stay=stay,
-        history=history,
+        loop=loop,
+        seen=seen,
+        memory=memory,
         steps=w.steps + 1,
-        # A time that is no number would keep the walk from leaping, for ever as it were.
+        # A time that is no number would keep the walk from repeating, for ever as it were.
         done=w.done | (loop < 0) | ~(shift < jnp.inf),
     )
 
 
-def _end(now: Arrival, stay: Stay) -> End:
-    return End(jnp.concatenate([now.x, now.origin, now.outs.hold, now.outs.host_hold[None], stay.parts]), now.slopes)
+def _place(now: Arrival, stay: Stay, turned: Scalar) -> Place:
+    holds = [*now.outs.hold, now.outs.host_hold, now.outs.host]
+    return Place(now.x, now.origin, jnp.stack([jnp.asarray(v, now.x.dtype) for v in holds]), stay, jnp.asarray(turned, now.x.dtype))
 
 
 def _pushed(c: Context, along: Slopes, a: Arrival, step: Callable[[Context, Scalar, Outs], Any]) -> tuple[Any, Scalar]:
@@ -182,10 +194,3 @@ def _pushed(c: Context, along: Slopes, a: Arrival, step: Callable[[Context, Scal
     directions = jnp.eye(n, dtype=along.at.dtype).reshape((n, n) + (1,) * (along.at.ndim - 1)) + jnp.zeros_like(along.at)
     return jax.vmap(push, out_axes=(None, 0))(directions, a.slopes)
 
-
-def _add(origin: Scalar, step: Any) -> Scalar:
-    """origin + step as a (high, low) pair, without losing the low part (two-sum)."""
-    high, low = origin
-    low += step
-    total = high + low
-    return jnp.stack([total, low - (total - high)])

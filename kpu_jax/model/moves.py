@@ -6,20 +6,21 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from kpu_jax.base.numerics import ceil_div
 from kpu_jax.engines.rates import Gang, Rates
 from kpu_jax.model.step import LEVELS, C, Fixed, Moves, Outs, later
 from kpu_jax.model.transfers import Blocks, Widths, transfers, widths
-from kpu_jax.model.walk import Plan, Span, blocks_at, column, groups_at, plan, stacked
+from kpu_jax.model.walk import LOOPS, PLACES, Plan, Span, blocks_at, column, groups_at, most_trips, plan, stacked
 
 Scalar = jax.Array
 
 
 class Stay(NamedTuple):
-    """How C's present stay in L2 and L1 began, and how many compute tiles along K take part."""
+    """How far K went on during C's present stays in L2 and L1, and how many compute tiles along K take part."""
 
-    began: Scalar  # [2]: index along K of the L3 and the L2 block
+    advanced: Scalar  # [2] 0 or 1: since it began in L2, K went on to another L3 block, to another L3 or L2 block
     parts: Scalar  # [L2 and L1]: compute tiles
 
 
@@ -35,6 +36,7 @@ class Context(NamedTuple):
     carried: Scalar  # [level, operand] bool: blocks come from above and C goes there (not if it stays in L3)
     hosted: Scalar  # [operand] bool: lies in host memory
     streams: Scalar  # [axis] one-hot: the axis that streams through the array
+    levels: Scalar  # [LOOPS + 1]: the outermost level whose engines work in the loops from this rank on, 0 to 2
     lanes: Scalar  # elements side by side in the vector engine
     speed: Scalar  # elements side by side as they stream
 
@@ -63,9 +65,18 @@ def context(op: Any, mapping: Any, rates: Rates, rows: Scalar, cols: Scalar, rat
         carried=carried,
         hosted=location == 0,
         streams=streams == column(range(3), streams),
+        levels=_levels(walked, carried | ((op.has_bias > 0) & column([False, False, True], op.has_bias))),
         lanes=cols,
         speed=jnp.where(fabric, jnp.where(flow == 0, rate, 1.0), cols),
     )
+
+
+def _levels(p: Plan, moves: Scalar) -> Scalar:
+    """See `Context.levels`; `moves` [level, operand] bool: bytes move for new blocks."""
+    moved = column(_TOUCHES, p.rank[0]) & (most_trips(p) > 1) & moves[:, :, None]
+    l3, l2, _ = jnp.max(jnp.where(moved, p.rank, -1.0), axis=(1, 2))  # the innermost loop that moves blocks of a level
+    ranks = column(range(LOOPS + 1), l3)
+    return jnp.where(l3 >= ranks, 0.0, jnp.where(l2 >= ranks, 1.0, 2.0))
 
 
 def _gangs(rates: Rates) -> Gang:
@@ -78,22 +89,23 @@ def timed_at(c: Context, rates: Rates) -> Context:
     return c._replace(rates=rates, gangs=gangs, fixed=c.fixed._replace(latency=gangs.latency))
 
 
-# Of every (level, operand), the places with a loop that brings it a new block: those of the operand's axes (A: m, k;
-# B: k, n; C: m, n) at this level and above, and the batch.
-_AXES = ((0, 2), (2, 1), (0, 1))
-_TOUCHES = [[[0, *(1 + 3 * at + a for at in range(level + 1) for a in axes)] for axes in _AXES] for level in range(LEVELS)]
+_AXES = ((0, 2), (2, 1), (0, 1))  # of A: m, k; of B: k, n; of C: m, n
+_HAS_AXIS = np.array([[axis in axes for axis in range(3)] for axes in _AXES])
+# Of every [level, operand] the places with a loop that brings it a new block: its axes at this level and above, the batch.
+_TOUCHES = np.zeros((LEVELS, 3, PLACES), bool)
+_TOUCHES[..., 0] = True
+for _level in range(LEVELS):
+    _TOUCHES[_level:, :, 1 + 3 * _level : 4 + 3 * _level] = _HAS_AXIS
 
 
 def changed_blocks(fresh: Scalar) -> Scalar:
     """[level, operand]: does any loop with a `fresh` index [place] bring a new block?"""
-    rows = []
-    for level in range(LEVELS):
-        rows += [jnp.any(jnp.stack([fresh[p] for p in _TOUCHES[level][x]]), axis=0) for x in range(3)]
-    return jnp.stack(rows).reshape((LEVELS, 3) + fresh.shape[1:])
+    along = _so_far(blocks_at(fresh)) | fresh[0]
+    return jnp.any(along[:, None] & column(_HAS_AXIS, fresh[0]), axis=2)
 
 
 def _so_far(flags: Scalar) -> Scalar:
-    """[level]: whether the flag is set at this level or at one above."""
+    """[level, ...]: whether the flag is set at this level or at one above."""
     return jnp.stack([flags[0], flags[0] | flags[1], flags[0] | flags[1] | flags[2]])
 
 
@@ -106,14 +118,16 @@ def moves_at(c: Context, index: Scalar, span: Span, fresh: Scalar, stay: Stay) -
     new_c = changed[:, C]
     along_k, trips_k, active_k = blocks_at(index)[:, 2], span.trips[:, 2], span.active[:, 2]
     visited, unfinished = _so_far(along_k > 0), _so_far(along_k < trips_k - 1)
+    along_l3, along_l2 = fresh[3], fresh[6]  # another block along K
+    advanced = jnp.stack([along_l3, along_l3 | along_l2])
     stay = Stay(
-        began=jnp.where(new_c[1], along_k[:2], stay.began),
+        advanced=jnp.where(new_c[1], 0.0, jnp.where(advanced, 1.0, stay.advanced)),
         parts=jnp.where(new_c[1:], active_k, jnp.maximum(stay.parts, active_k)),
     )
     parts_l2, parts_l1 = stay.parts
     alone = parts_l2 <= 1  # no other compute tile's sums to add
     complete = ~unfinished & jnp.stack([jnp.ones_like(alone), jnp.ones_like(alone), alone])  # else L1 gives partial sums
-    blocks = Blocks(span, groups_at(c.plan, index[0]), along_k, visited, complete, stay.began, parts_l1)
+    blocks = Blocks(span, groups_at(c.plan, index[0]), along_k, visited, complete, stay.advanced > 0, parts_l1)
     size = transfers(c.op, c.plan, c.widths, blocks)
 
     gangs = Gang(*(v[:, None] for v in c.gangs))

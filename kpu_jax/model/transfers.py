@@ -68,7 +68,7 @@ class Blocks(NamedTuple):
     along_k: Scalar  # [level] index
     visited: Scalar  # [level] bool: C's block was here before, partial
     complete: Scalar  # [level] bool: C leaves in its own dtype
-    began: Scalar  # [2] where along K C's stay in L2 began: index of the L3 and the L2 block
+    advanced: Scalar  # [2] bool: since C's stay in L2 began, K went on to another L3 block, to another L3 or L2 block
     parts_l1: Scalar  # compute tiles along K that have a part of C's stay in L1
 
 
@@ -117,10 +117,10 @@ def _l1_shares(w: Widths, b: Blocks) -> tuple[Scalar, Scalar, Scalar]:
     active_m, active_n, active_k = b.span.active[1]
     # A block that outlasts every L3 block of the third axis serves all compute tiles that ever need it.
     copies = jnp.where(lone[:2] & lone[2] & w.lasts, w.most, jnp.stack([active_n, active_m]))
-    k3, k2, k1 = b.along_k
-    began3, began2 = b.began
-    other_l3, in_pass = k3 != began3, k1 > 0
-    visited_here = other_l3 | (k2 != began2) | in_pass
+    _, k2, k1 = b.along_k
+    other_l3, other_l2 = b.advanced
+    in_pass = k1 > 0
+    visited_here = other_l2 | in_pass
     # The last L3 block may give a share of K to compute tiles that had none before: nothing of theirs comes back.
     fresh_l3 = other_l3 & (k2 == 0) & ~in_pass
     begun = jnp.where(fresh_l3, jnp.minimum(active_k, w.first_k), active_k)

@@ -57,6 +57,8 @@ class Span(NamedTuple):
     active: Scalar  # [L2 and L1, axis]: compute tiles with a part
     same: Scalar  # up to this index all blocks are like the present one
     within: Scalar  # L3 index along M within the unit
+    kind: Scalar  # a number for the sizes of all blocks: which are whole, in part or none
+    window: Scalar  # 0, or how the input rows of a convolution's block lie, if not as those of its neighbours
 
 
 def stacked(values: Sequence[Any]) -> Scalar:
@@ -128,6 +130,11 @@ def spans(p: Plan, index: Scalar) -> Span:
     clean = (within[0] >= p.clean_from) & (within[0] <= p.clean_to)
     alike_m = jnp.where(clean, at[0, 0] + clean_to, at[0, 0])
     alike = at[0, 1:] + jnp.maximum(p.per_unit[1:] - 2 - within[1:], 0.0)
+    # Blocks of the first compute tile, and of the one with the remainder: whole, in part or none.
+    partial = [jnp.stack([cut2[i], cut1[i]]) < p.inner for i in range(2)]
+    kinds = jnp.where(rest[1:] > 0, 1 + 1.0 * partial[1], 0.0) + 3 * partial[0]
+    kinds = jnp.concatenate([kinds.reshape((6, *within.shape[1:])), size3 < p.tile3])
+    conv = jnp.isfinite(p.clean_to) & (p.clean_to < FAR)
     return Span(
         trips=jnp.concatenate([p.trips3[None], trips]),
         size=jnp.concatenate([size3[None], first[1:]]),
@@ -135,6 +142,8 @@ def spans(p: Plan, index: Scalar) -> Span:
         active=whole + (rest[1:] > 0),
         same=jnp.concatenate([jnp.concatenate([alike_m[None], alike])[None], _same(at[1:], rest[:2], p.inner, trips)]),
         within=within[0],
+        kind=jnp.sum(kinds * column([*6.0 ** np.arange(6), *6.0**6 * 2.0 ** np.arange(3)], within[0]), axis=0),
+        window=jnp.where(conv & ~(clean & (within[0] > 0)), within[0] + 1, 0.0),
     )
 
 
@@ -153,6 +162,13 @@ def groups_at(p: Plan, step: Scalar) -> Scalar:
 def loop_trips(p: Plan, s: Span) -> Scalar:
     """[place] trips of every loop here."""
     return _by_place(p.batch_steps, s.trips)
+
+
+def most_trips(p: Plan) -> Scalar:
+    """[place] trips of every loop in the first blocks, which are the largest."""
+    share = ceil_div(p.tile3, p.parts)
+    blocks = jnp.stack([share, jnp.minimum(share, p.inner[0])])
+    return _by_place(p.batch_steps, jnp.concatenate([p.trips3[None], ceil_div(blocks, p.inner)]))
 
 
 def loop_same(p: Plan, index: Scalar, s: Span) -> Scalar:
