@@ -176,12 +176,15 @@ def _find(
 ) -> _Found:  # fmt: skip
     """The iteration to compare with, by the sums of the keys: the last that repeats, else one of the outermost loop.
 
-    `size`: the sum of all that was added up in `outer` and `inner` [loop], which may differ by its rounding.
+    In walks with slopes, which recall nothing, always the one before the last. `size`: the sum of all that was added
+    up in `outer` and `inner` [loop], which may differ by its rounding.
     """
     ranks, none = jnp.asarray(column(range(LOOPS), size), size.dtype), float(KEPT * (LOOPS + 1))
     eps = 4 * ROUNDING * jnp.finfo(size.dtype).eps
     best = jnp.full_like(outer, none)
     for i, start in enumerate(began):
+        if i + 1 < len(began) and not ended:
+            continue  # slopes may take turns where times do not
         slack = eps * (size + KEY * jnp.abs(origin[0] - start.high))
         leaps = this & (jnp.abs(outer - start.outer) <= slack) & (at - start.at == i + 1)
         recalls = begins & (jnp.abs(inner - start.inner) <= slack) if ended else False
