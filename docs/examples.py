@@ -43,6 +43,7 @@ def run(path: Path, *, save: bool = False) -> list[Example]:
     """Run the Python of a page, in order, in one namespace; `save` its pictures."""
     import matplotlib.pyplot as plt
 
+    plt.close("all")  # what the caller drew before
     names: dict[str, Any] = {"__name__": "__main__"}
     found = []
     for block in BLOCK.finditer(path.read_text(encoding="utf-8")):
