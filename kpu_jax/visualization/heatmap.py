@@ -147,15 +147,12 @@ def animate_wave(activity: Activity | Any, ax: Axes | None = None, *, interval_m
 
 def _fired(data: Any) -> np.ndarray:
     found = data.fired if isinstance(data, (Run, Activity)) else data
-    try:
-        fired = np.asarray(found)
-    except ValueError:  # rows of unequal lengths
-        fired = np.zeros(0)
-    if not is_number(fired) or fired.ndim not in (2, 3) or not fired.size:
+    if not is_number(found) or np.ndim(found) not in (2, 3) or not np.size(found):
         raise KPUError(
             f"the activity of PEs is a kpu.machine.Run, what kpu.machine.wave gives, or an array [rows, cols] or [cycle, rows, cols] "
             f"of multiply-adds; got {type(data).__name__} {shown(data)}"
         )
+    fired = np.asarray(found)
     if not (np.isfinite(fired).all() and fired.min() >= 0):
         raise KPUError("the activity of PEs must be finite and at least 0 [multiply-adds] everywhere")
     return fired

@@ -134,6 +134,8 @@ def test_pareto_of_one_chip_and_of_thousands():
     many = [row | {"chip": i, "latency_ms": a, "energy_mj": b, "meets": i % 2 == 0} for i, (a, b) in pairs]
     ax = plots.plot_pareto(many)
     draw(ax)
+    far = plots.plot_pareto([many[0], many[0] | {"chip": -1, "energy_mj": 1e3 * many[0]["energy_mj"]}])
+    assert far.get_yscale() == "log" and ax.get_yscale() == "linear"
     assert len(ax.collections[1].get_offsets()) == 1500 and "beyond the limits" in [line.get_label() for line in ax.lines]
 
 
