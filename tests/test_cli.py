@@ -51,13 +51,17 @@ def test_sweep_writes_everything(capsys, study, tmp_path):
     out = capsys.readouterr().out
     for word in ("4 chips screened", "Pareto", "best latency", "best energy", "best edp", "certified", "tile_count", "fabric_mhz"):
         assert word in out
-    assert sorted(p.name for p in output.iterdir()) == ["best_chip.yaml", "layers.csv", "pareto.png", "performance.png", "table.csv"]
+    tables, words = ["best_chip.yaml", "layers.csv", "table.csv"], ["answer.txt", "study.toml"]
+    assert sorted(p.name for p in output.iterdir()) == sorted([*tables, *words, "pareto.png", "performance.png"])
+    assert (output / "answer.txt").read_text().startswith(f"kpu-jax sweep {study}") and "certified" in (output / "answer.txt").read_text()
+    assert (output / "study.toml").read_text() == study.read_text()
     rows = list(csv.DictReader((output / "table.csv").open()))
     best = min((r for r in rows if r["meets"] == "True"), key=lambda r: float(r["edp_js"]))
     chip = kpu.load_config(output / "best_chip.yaml")
     assert float(chip.clocks.fabric_mhz) == float(best["fabric_mhz"]) and rows[0] == best
     assert main(["report", str(output), "--output", str(tmp_path / "page.html")]) == 0
-    assert "fabric_mhz" in (tmp_path / "page.html").read_text()
+    page = (tmp_path / "page.html").read_text()
+    assert "fabric_mhz" in page and "best edp" in page and "[[axis]]" in page
 
 
 @pytest.mark.long  # compiles for 20 s

@@ -38,7 +38,10 @@ def write_chrome_trace(timeline: Timeline, path: str | Path, *, program: Program
 
 def _threads(timeline: Timeline) -> list[dict[str, Any]]:
     engines = sorted({int(code) for code in timeline.engine} - {Engine.CONTROL.value})
-    return [{"ph": "M", "name": "thread_name", "pid": 0, "tid": code, "args": {"name": Engine(code).name.lower()}} for code in engines]
+    process = {"ph": "M", "name": "process_name", "pid": 0, "tid": 0, "args": {"name": "KPU"}}
+    return [process] + [
+        {"ph": "M", "name": "thread_name", "pid": 0, "tid": code, "args": {"name": Engine(code).name.lower()}} for code in engines
+    ]
 
 
 def _instructions(timeline: Timeline, program: Program | None, cycle: float) -> list[dict[str, Any]]:

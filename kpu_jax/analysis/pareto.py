@@ -27,7 +27,7 @@ def pareto_front(points: Any, *, maximize: Sequence[int] = ()) -> ParetoFront:
     table = _table("points", points)
     signs = np.ones(table.shape[1])
     for column in maximize if isinstance(maximize, (list, tuple)) else [maximize]:
-        if not isinstance(column, int) or column not in range(table.shape[1]):
+        if isinstance(column, bool) or not isinstance(column, (int, np.integer)) or column not in range(table.shape[1]):
             raise KPUError(f"maximize: there is no column {shown(column)}, the points have {table.shape[1]} objectives, from 0")
         signs[column] = -1.0
     _, ids = front.merge(table[:0], np.zeros(0, np.int64), table * signs, np.arange(len(table)))

@@ -79,7 +79,10 @@ def _of_report(r: Report, chip: KPUConfig | None, workload: Op | Workload | None
     if (chip is None) != (workload is None) or (mapping is not None and chip is None):
         raise KPUError("bounds need chip and workload, the critical path also the mapping: give both, or all three, or none")
     if chip is not None and workload is not None:
-        tables["against the least possible"] = _bound_rows(bounds(chip, workload, r))
+        least = bounds(chip, workload, r)
+        named = [{"row": row["row"], "operation": least.names[row["row"]], **row} for row in tables["slowest operations"]]
+        tables["slowest operations"] = named
+        tables["against the least possible"] = _bound_rows(least)
         if mapping is not None:
             tables[CRITICAL] = what_if(chip, workload, mapping)
             advice += advice_of(tables[CRITICAL])
@@ -119,7 +122,7 @@ def _of_several(results: Any) -> Analysis:
         for name, r in reports.items()
     ]  # fmt: skip
     advice = [] if alike else ["these are of different workloads (their MACs differ): compare rates and utilization, not times"]
-    return Analysis(f"{len(rows):,} results, {fastest} the fastest", {"results": rows}, advice)
+    return Analysis(f"{len(rows):,} results, the fastest is {fastest!r}", {"results": rows}, advice)
 
 
 def _summary(r: Report) -> list[Row]:

@@ -11,6 +11,7 @@ from typing import Any
 from kpu_jax.base.errors import KPUError
 from kpu_jax.cli.arguments import add_workload, check_target, chip_and_workload, raw
 from kpu_jax.explore.mapping_search import best_mapping
+from kpu_jax.hardware.presets import PRESET_NAMES
 from kpu_jax.simulator import simulate
 
 EXAMPLES = """examples:
@@ -38,7 +39,7 @@ def _report(args: argparse.Namespace) -> None:
     if args.output.suffix.lower() not in (".html", ".htm"):
         raise KPUError(f"--output {args.output}: the name must end in .html")
     workload_given = args.matmul is not None or args.network is not None
-    if Path(args.chip).is_dir():
+    if Path(args.chip).is_dir() and not (workload_given and args.chip in PRESET_NAMES):
         if workload_given or args.option or args.dtype or args.set:
             raise KPUError(f"{args.chip} is a folder of results: it takes no workload, no --dtype, no --set")
         page = sweep_page(Path(args.chip), f"kpu-jax report {shlex.quote(args.chip)} --output {shlex.quote(str(args.output))}")

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
 from kpu_jax.analysis import layer_table, short_names, sweep_table, text_table, write_csv
 from kpu_jax.base.errors import check_number
-from kpu_jax.base.outputs import new_files
+from kpu_jax.base.outputs import new_files, write_whole
 from kpu_jax.cli.arguments import add_study, raw, save_plot, study_of
-from kpu_jax.explore.limits import OBJECTIVES
+from kpu_jax.explore.limits import CONSTRAINTS, OBJECTIVES
 from kpu_jax.explore.processes import Processes, join, several
 from kpu_jax.explore.study import Study
 from kpu_jax.explore.sweep import SweepResult, sweep
@@ -35,9 +36,10 @@ EXAMPLES = """example of a study, space.toml:
 
 Every chip is screened by a lower bound on its time under a stated set of mappings; then the most promising and a
 spread of the Pareto front are timed exactly, until no other chip can be better or --exact chips are timed. Each answer
-says whether that was reached (certified). Writes table.csv, layers.csv, best_chip.yaml, pareto.png and
-performance.png, all or none. With --store FOLDER the parts are kept there: whatever ends the command, the same command
-goes on from there, to the same bits. Values may be a grid, {start = 8, stop = 64, step = 2, scale = "log"}, and
+says whether that was reached (certified). Writes answer.txt, study.toml, table.csv, layers.csv, best_chip.yaml,
+pareto.png and performance.png, all or none; kpu-jax report FOLDER makes a page of them.
+With --store FOLDER the parts are kept there: whatever ends the command, the same command goes on from there, to the
+same bits. Values may be a grid, {start = 8, stop = 64, step = 2, scale = "log"}, and
 where = ["rows == cols"] passes over chips. Under SLURM, or with --coordinator, all processes share the parts; if one is
 lost, the others name it and end with status 75: run the same command again. With --table FILE.parquet the figures of
 every chip by the bound are written there, however many they are."""
@@ -60,6 +62,7 @@ def add(commands: Any) -> None:
 
 def _sweep(args: argparse.Namespace) -> int:
     study = study_of(args)
+    text = args.study.read_text(encoding="utf-8")  # as it was when the sweep began
     check_number("--exact", args.exact, "chips", low=1, integer=True)
     shared = (args.coordinator, args.processes, args.process)
     if several(*shared) and not is_watched():
@@ -69,13 +72,15 @@ def _sweep(args: argparse.Namespace) -> int:
         _swept(study, args.exact, args.store, args.table)  # process 0 prints and writes
         return 0
     with new_files(args.output) as folder:
-        print(f"{study.space}\nworkload: one pass of each of {', '.join(study.names)}: {study.workload.macs.sum():,} MACs")
-        limits = ", ".join(f"{k} {v:g}" for k, v in study.constraints.items())
-        print(f"objective {study.objective}; limits: {limits or 'none'}")
+        question = _question(study)
+        print(question)
         result = _swept(study, args.exact, args.store, args.table)
-        _print(result)
+        answer = _answer(result)
+        print(answer)
         _write(result, folder)
-    print(f"wrote table.csv, layers.csv, best_chip.yaml, pareto.png and performance.png to {args.output}/")
+        write_whole(folder / "answer.txt", f"kpu-jax {shlex.join(args.words)}\n\n{question}\n\n{answer}\n")
+        write_whole(folder / "study.toml", text)
+    print(f"wrote answer.txt, study.toml, table.csv, layers.csv, best_chip.yaml, pareto.png and performance.png to {args.output}/")
     return 0
 
 
@@ -92,23 +97,34 @@ def _swept(study: Study, exact: int, store: Path | None, table: Path | None) -> 
         )  # fmt: skip
 
 
-def _print(result: SweepResult) -> None:
+def _question(study: Study) -> str:
+    limits = ", ".join(f"{name} at most {value:g} {CONSTRAINTS[name]}" for name, value in study.constraints.items())
+    return (
+        f"{study.space}\nworkload: one pass of each of {', '.join(study.names)}: {study.workload.macs.sum():,} MACs\n"
+        f"objective {study.objective}; limits: {limits or 'none'}"
+    )
+
+
+def _answer(result: SweepResult) -> str:
     s, r = result.summary, result.retimed
     rows = [row for row in sweep_table(result) if row["pareto"]]
-    print(f"{s.chips:,} chips screened ({s.evaluations:,} evaluations), {s.met:,} may keep the limits; {r.chips} timed exactly.")
-    print(f"Pareto set of these by exact time (latency, energy, area), best {result.objective} first:")
+    lines = [
+        f"{s.chips:,} chips screened ({s.evaluations:,} evaluations), {s.met:,} may keep the limits; {r.chips} timed exactly.",
+        f"Pareto set of these by exact time (latency, energy, area), best {result.objective} first:",
+    ]
     labels = short_names(result.space.paths)
     axes = [labels[paths[0]] for paths, _ in result.space.geometry + result.space.speed]  # the other fields follow the first
-    print(text_table(rows[:SHOWN], [*(c for c in RESULTS if c in rows[0]), *axes]))
+    lines.append(text_table(rows[:SHOWN], [*(c for c in RESULTS if c in rows[0]), *axes]))
     if len(rows) > SHOWN:
-        print(f"... and {len(rows) - SHOWN} more in table.csv")
+        lines.append(f"... and {len(rows) - SHOWN} more in table.csv")
     for name in OBJECTIVES:
         point, value = r.best(name)
         unit = {"latency": "s", "energy": "pJ", "edp": "J s"}[name]
         cut = "certified: no other chip of the space can be better" if result.certified[name] else (
             f"not certified: a chip that was not timed exactly cannot be below {result.floor[name]:.4g}"
         )  # fmt: skip
-        print(f"best {name}: chip {r.ids[point]}, {value:.4g} {unit} ({cut})")
+        lines.append(f"best {name}: chip {r.ids[point]}, {value:.4g} {unit} ({cut})")
+    return "\n".join(lines)
 
 
 def _write(result: SweepResult, folder: Path) -> None:

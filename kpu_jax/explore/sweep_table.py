@@ -83,8 +83,11 @@ def best_rows(result: SweepResult) -> list[Row]:
 
 
 def each_chip_once(rows: Sequence[Any]) -> list[Any]:
-    """The first row of every chip: without its mappings for other objectives."""
-    return list({row["chip"]: row for row in reversed(rows)}.values())[::-1]
+    """The first row of every chip, in their order: without its mappings for other objectives."""
+    first: dict[Any, Any] = {}
+    for row in rows:
+        first.setdefault(row["chip"], row)
+    return list(first.values())
 
 
 def short_names(paths: Sequence[str]) -> dict[str, str]:

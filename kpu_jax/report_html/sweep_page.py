@@ -19,16 +19,18 @@ MOST_ROWS = 500  # of a table in the page: more would not be read
 
 
 def sweep_page(folder: Path, command: str = "") -> Page:
-    """The page of the results in `folder`: table.csv, layers.csv and best_chip.yaml. `command` reproduces it.
+    """The page of the results in `folder`: table.csv, layers.csv and best_chip.yaml, and, where they are there, answer.txt
+    and study.toml. `command` reproduces it.
 
     Raises `KPUError` naming the file that is missing, cannot be read or holds other things.
     """
     from kpu_jax.visualization import plot_pareto, plot_sweep, svg_of
     from kpu_jax.visualization.sweep_rows import fields_of
 
-    rows = read_rows(folder / "table.csv", ("chip", "latency_ms", "energy_mj", "area_mm2", "meets"))
+    rows = read_rows(folder / "table.csv", ("chip", "latency_ms", "energy_mj", "edp_js", "area_mm2", "meets"))
     layers = read_rows(folder / "layers.csv", ("layer", "latency_ms", "energy_mj"))
     best = load_config(folder / "best_chip.yaml")
+    answer, study = (read_text(file) if (file := folder / name).exists() else "" for name in ("answer.txt", "study.toml"))
     kept = [row for row in rows if row["meets"]]
     chips = len({row["chip"] for row in rows})
     lead = f"{chips:,} chips timed exactly; {len(kept):,} of {len(rows):,} mapped chips keep the limits"
@@ -38,6 +40,9 @@ def sweep_page(folder: Path, command: str = "") -> Page:
     fields = fields_of(kept)
     objective = _objective(kept)
     decided = field_table(kept, OF_OBJECTIVE[objective], fields)
+    if answer:
+        page.points([line for line in answer.splitlines() if line.startswith("best ")])
+        page.pre(answer, "The question, and the whole answer")
     page.section("What decides").points(field_advice(decided) or ["No field varies by itself among these chips."])
     page.text(f"By how much the best chip with another value is worse in {objective}, among the chips timed exactly:").table(decided)
     page.section("What is possible")
@@ -52,13 +57,15 @@ def sweep_page(folder: Path, command: str = "") -> Page:
     page.section("The best chip, operation by operation").table(layers[:MOST_ROWS])
     page.section("Configuration").pre(str(best), "All fields of the best chip").pre(str(best.technology), "All constants of its technology")
     page.section("How to reproduce").text("The folder holds the files that this page was made of: table.csv, layers.csv, best_chip.yaml.")
+    if answer and study:
+        page.text("They were made by this command, of this study (study.toml in the folder):").pre(f"{answer.splitlines()[0]}\n\n{study}")
     if command:
-        page.pre(command)
+        page.text("The page itself:").pre(command)
     return page
 
 
-def read_rows(file: Path, wanted: tuple[str, ...]) -> list[Row]:
-    """The rows of a CSV table with numbers and true/false as such; `KPUError` naming the file, line or column that is wrong."""
+def read_text(file: Path) -> str:
+    """The text of a file of results; `KPUError` if it cannot be read."""
     try:
         with file.open("rb") as stream:
             data = stream.read(MOST_BYTES + 1)
@@ -67,7 +74,13 @@ def read_rows(file: Path, wanted: tuple[str, ...]) -> list[Row]:
         reason = getattr(error, "strerror", None) or "it is no text (UTF-8)"
         raise KPUError(f"{file}: cannot be read: {reason}; give a folder that kpu-jax sweep wrote") from None
     if len(data) > MOST_BYTES:
-        raise KPUError(f"{file}: larger than {MOST_BYTES} [byte]: that is no table of a sweep")
+        raise KPUError(f"{file}: larger than {MOST_BYTES} [byte]: that is no result of a sweep")
+    return text
+
+
+def read_rows(file: Path, wanted: tuple[str, ...]) -> list[Row]:
+    """The rows of a CSV table with numbers and true/false as such; `KPUError` naming the file, line or column that is wrong."""
+    text = read_text(file)
     try:
         rows = list(csv.DictReader(io.StringIO(text), strict=True))
     except csv.Error as error:
@@ -79,7 +92,7 @@ def read_rows(file: Path, wanted: tuple[str, ...]) -> list[Row]:
     for number, row in enumerate(rows, 2):
         if None in row or None in row.values():
             raise KPUError(f"{file}, line {number}: has another number of columns than the header")
-    table = [{name: _value(value) for name, value in row.items()} for row in rows]
+    table = [{name: value if name == "layer" else _value(value) for name, value in row.items()} for row in rows]
     for number, row in enumerate(table, 2):
         for name in wanted:
             if name not in ("layer", "meets") and not isinstance(row[name], (int, float)):

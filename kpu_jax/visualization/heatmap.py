@@ -11,13 +11,13 @@ from matplotlib.colors import LogNorm
 
 from kpu_jax.analysis.occupancy import movement, occupancy
 from kpu_jax.analysis.run_analysis import check_run
-from kpu_jax.base.errors import KPUError, check_choice, check_number, is_number
+from kpu_jax.base.errors import KPUError, check_choice, check_number, is_number, shown
 from kpu_jax.base.units import unit_for
 from kpu_jax.machine import Activity, Run
 from kpu_jax.model.report import Report, check_report
 from kpu_jax.model.traffic import LEVELS, OPERANDS
 from kpu_jax.program import Program, Timeline
-from kpu_jax.visualization.style import SEQUENTIAL, new_axes, titled
+from kpu_jax.visualization.style import SEQUENTIAL, new_axes, plain_log_ticks, titled
 
 WHAT = "plot_memory_heatmap"
 SHOWS = ("occupancy", "movement")
@@ -90,7 +90,9 @@ def _levels(report: Report, ax: Axes | None) -> Axes:
     ax.set_xticks(np.arange(len(OPERANDS)), OPERANDS)
     ax.set_yticks(np.arange(len(LEVELS)), [level.upper() for level in LEVELS])
     ax.set(xlabel="operand", ylabel="memory level")
-    ax.get_figure().colorbar(image, ax=ax, label=f"read and written [{unit.name}]")  # type: ignore[union-attr]
+    bar = ax.get_figure().colorbar(image, ax=ax, label=f"read and written [{unit.name}]")  # type: ignore[union-attr]
+    if high > 3 * low:
+        plain_log_ticks(bar.ax.yaxis, low, high)
     titled(ax, f"Traffic: {table.sum() * unit.factor:,.4g} {unit.name} in all")
     return ax
 
@@ -134,7 +136,7 @@ def animate_wave(activity: Activity | Any, ax: Axes | None = None, *, interval_m
         cycle = frame * every
         image.set_data(fired[cycle])
         busy = 100 * fired[cycle].sum() / max(peak, 1)
-        done = f"{busy:.0f} % of the array fires, {total[cycle]:,} multiply-adds so far"
+        done = f"{busy:.0f} % of the array fires, {total[cycle]:,.10g} multiply-adds so far"
         ax.set_title(f"cycle {cycle + 1} of {len(fired)}: {done}", fontsize=8)
         return (image,)
 
@@ -148,7 +150,7 @@ def _fired(data: Any) -> np.ndarray:
     if not is_number(found) or np.ndim(found) not in (2, 3) or not np.size(found):
         raise KPUError(
             f"the activity of PEs is a kpu.machine.Run, what kpu.machine.wave gives, or an array [rows, cols] or [cycle, rows, cols] "
-            f"of multiply-adds; got {type(data).__name__} of shape {np.shape(found)}"
+            f"of multiply-adds; got {type(data).__name__} {shown(data)}"
         )
     fired = np.asarray(found)
     if not (np.isfinite(fired).all() and fired.min() >= 0):

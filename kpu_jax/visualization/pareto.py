@@ -55,6 +55,10 @@ def plot_pareto(result: SweepResult | Sequence[Row], ax: Axes | None = None) -> 
     if everything.min() > 0 and everything.max() > 3 * everything.min():
         ax.set_xscale("log")
         plain_log_ticks(ax.xaxis, everything.min(), everything.max())
+    heights = np.concatenate([energy[meets | beyond], points[:, 1]])
+    if heights.min() > 0 and heights.max() > 10 * heights.min():
+        ax.set_yscale("log")
+        plain_log_ticks(ax.yaxis, heights.min(), heights.max())
     ax.set(xlabel=time_label, ylabel=energy_label)
     ax.margins(0.08)
     small = f"dots: {len(points):,} on the front by lower bound" if len(points) else ""
@@ -70,7 +74,7 @@ def _times(shown: np.ndarray, rows: Sequence[Row], column: str) -> float:
     """The factor from a table's column to what is drawn."""
     values = column_of(rows, column)
     i = int(np.argmax(np.where(np.isfinite(values), values, -1.0)))
-    return float(shown[i] / values[i])
+    return float(shown[i] / values[i]) if values[i] else 1.0
 
 
 def _front(time: np.ndarray, energy: np.ndarray, meets: np.ndarray) -> list[int]:

@@ -133,7 +133,8 @@ def _curves(curves: dict[str, np.ndarray], measure: str, ax: Axes | None) -> Axe
     if len(curves) <= MOST_CURVES:
         for i, (name, points) in enumerate(curves.items()):
             each = look(i)
-            ax.plot(*(points * [1, factor]).T, each.marker, color=each.colour, linestyle=each.line, label=short(name), markersize=6)
+            entry = short(name) if not name.startswith("_") else f" {short(name)}"  # matplotlib leaves out what begins with "_"
+            ax.plot(*(points * [1, factor]).T, each.marker, color=each.colour, linestyle=each.line, label=entry, markersize=6)
         ax.legend(fontsize=8)
     else:
         ax.add_collection(LineCollection([p * [1, factor] for p in curves.values()], colors=FAINT, linewidths=0.6, alpha=0.7))

@@ -80,8 +80,9 @@ def check_drawable(field: str, value: Any, unit: str, *, low: float = 0.0) -> fl
 
 def short(text: str, most: int = 26) -> str:
     """Text of at most `most` characters: its beginning and its end."""
-    text = " ".join(str(text).split()).replace("$", r"\$")
-    return text if len(text) <= most else f"{text[: most - most // 2 - 1]}…{text[-(most // 2) :]}"
+    text = " ".join(str(text).split())
+    text = text if len(text) <= most else f"{text[: most - most // 2 - 1]}…{text[-(most // 2) :]}"
+    return text.replace("$", r"\$")
 
 
 def titled(ax: Axes, title: str, *notes: str) -> None:

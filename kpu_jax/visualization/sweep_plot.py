@@ -14,7 +14,7 @@ from matplotlib.colors import LogNorm, Normalize
 
 from kpu_jax.base.errors import KPUError, check_choice
 from kpu_jax.explore.sweep import SweepResult
-from kpu_jax.visualization.style import FAINT, INK, SEQUENTIAL, VERMILION, look, new_axes, thinned, titled
+from kpu_jax.visualization.style import FAINT, INK, SEQUENTIAL, VERMILION, look, new_axes, plain_log_ticks, thinned, titled
 from kpu_jax.visualization.sweep_rows import RESULTS, Column, Row, fields_of, finite_column, rows_of, within
 
 WHAT = "plot_sweep"
@@ -68,7 +68,8 @@ def _parallel(rows: list[Row], fields: list[str], measure: str, ax: Axes | None)
     table, labels = zip(*(finite_column(rows, column) for column in columns), strict=True)
     placed = np.array([_placed(values, column in fields) for values, column in zip(table, columns, strict=True)])
     front = np.array([bool(row.get("pareto", False)) for row in rows])
-    norm = LogNorm(goal.min(), goal.max()) if goal.min() > 0 and goal.max() > goal.min() else Normalize(goal.min(), goal.max() + 1e-300)
+    logarithmic = goal.min() > 0 and goal.max() > 3 * goal.min()
+    norm = LogNorm(goal.min(), goal.max()) if logarithmic else Normalize(goal.min(), goal.max() + 1e-300)
     ax = new_axes(ax, max(7.0, 1.25 * len(columns) + 1.5), 4.6)
     lines = [np.column_stack([np.arange(len(columns)), placed[:, i]]) for i in shown]
     widths = [2.2 if front[i] else 0.8 for i in shown]
@@ -91,7 +92,9 @@ def _parallel(rows: list[Row], fields: list[str], measure: str, ax: Axes | None)
     ax.set_ylim(-0.05, 1.12)
     for side in ("left", "right", "top"):
         ax.spines[side].set_visible(False)
-    ax.get_figure().colorbar(ScalarMappable(norm, SEQUENTIAL), ax=ax, label=goal_label, pad=0.01)  # type: ignore[union-attr]
+    bar = ax.get_figure().colorbar(ScalarMappable(norm, SEQUENTIAL), ax=ax, label=goal_label, pad=0.01)  # type: ignore[union-attr]
+    if logarithmic:
+        plain_log_ticks(bar.ax.yaxis, goal.min(), goal.max())
     thin = f"{len(shown)} of {len(rows):,} shown" if len(shown) < len(rows) else ""
     cut = f"the {len(fields)} strongest of {varied} fields" if len(fields) < varied else ""
     titled(ax, f"{len(rows):,} mapped chips within the limits", thin, cut, "thick: on the Pareto front" if front.any() else "")

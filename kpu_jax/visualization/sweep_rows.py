@@ -83,7 +83,7 @@ def _number(row: int, column: str, value: Any) -> float:
         with contextlib.suppress(OverflowError):
             if not math.isfinite(value):
                 return float(value)
-    unit = RESULTS[column][1] if column in RESULTS else "as given"
+    unit = name_and_unit(column)[1] or "as given"
     return check_drawable(f"row {row} of the table: {column}", value, unit, low=-LARGEST)
 
 

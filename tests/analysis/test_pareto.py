@@ -45,6 +45,9 @@ def test_bad_input_is_named():
             pareto_front(wrong)
     with pytest.raises(kpu.KPUError, match="no column 2"):
         pareto_front([[1, 2]], maximize=[2])
+    with pytest.raises(kpu.KPUError, match="no column True"):
+        pareto_front([[1, 2]], maximize=[True])
+    assert pareto_front([[1, 2], [2, 1]], maximize=[np.int64(0)]).ids.tolist() == [1]
     for corner in ([1], [1, np.inf], "far"):
         with pytest.raises(kpu.KPUError, match="reference must be 2 finite numbers"):
             hypervolume([[1, 2]], corner)

@@ -12,7 +12,7 @@ import pytest
 import kpu_jax as kpu
 from kpu_jax.analysis import PerformanceAnalyzer, compare_reports, time_terms
 from kpu_jax.base.errors import InfeasibleError, KPUError
-from kpu_jax.explore.sweep_table import sweep_table
+from kpu_jax.explore.sweep_table import each_chip_once, sweep_table
 
 CHIP = kpu.presets.edge_ai()
 GEMM = kpu.Gemm(m=128, n=768, k=768)
@@ -47,6 +47,8 @@ def test_the_analysis_of_a_report(reports):
     (least,) = found.tables["against the least possible"]
     assert dram["x compulsory"] == pytest.approx(least["external [byte]"] / least["compulsory [byte]"]) and least["x least bytes"] >= 1
     assert json.loads(found.to_json()) == json.loads(json.dumps(found.to_dict()))
+    whole = analyze(kpu.simulate(CHIP, NET, THIN, timing="bound"), chip=CHIP, workload=NET)
+    assert {row["operation"] for row in whole.tables["slowest operations"]} == {"a", "b", "c"}
     for word in ("summary", "advice", "energy", "critical path", "simulated"):
         assert word in str(found) and word in found.to_markdown() and word in found._repr_html_()
 
@@ -128,6 +130,11 @@ def test_a_sweep(swept):
     assert [row["least"] for row in found.tables["best"]] == ["latency", "energy", "edp"]
     rows = sweep_table(swept)
     assert found.tables["best chips"][0]["chip"] == min(rows, key=lambda row: row["edp_js"])["chip"]
+    for heading in ("best chips", "Pareto set"):
+        values = [row["edp_js"] for row in found.tables[heading]]
+        assert values == sorted(values)
+    one, two = {"chip": 1, "edp_js": 1.0}, {"chip": 2, "edp_js": 2.0}
+    assert each_chip_once([one, two, one | {"edp_js": 3.0}]) == [one, two]  # best first, whatever comes after
     for row in found.tables["fields"]:
         best = min(row["edp_js"] for row in rows)
         others = min(r["edp_js"] for r in rows if r[row["field"]] != row["best value"])

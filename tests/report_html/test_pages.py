@@ -96,6 +96,8 @@ def test_a_sweeps_folder_is_one_complete_page(results, tmp_path):
     assert len(pictures) == 3 and "2 chips timed exactly" in words and "<fc0>" in words
     rows = read_rows(results / "table.csv", ("chip",))
     assert "1.25" in words and rows == CHIPS
+    (tmp_path / "layers.csv").write_text("layer,cycles\n1_2,3_4\n", encoding="utf-8")
+    assert read_rows(tmp_path / "layers.csv", ("layer",)) == [{"layer": "1_2", "cycles": 34}]  # a name stays a name
 
 
 def test_text_from_outside_is_escaped():
@@ -123,10 +125,11 @@ def test_wrong_input_is_one_line(capsys, tmp_path, monkeypatch, line, word):
 @pytest.mark.parametrize(
     ("table", "word"),
     [
-        ("", "no rows"), ("chip,x\n1,2\n", "no column"), ("chip,latency_ms,energy_mj,area_mm2,meets\n1,2\n", "line 2"),
-        ("chip,latency_ms,energy_mj,area_mm2,meets\n1,fast,2,3,True\n", "latency_ms must be"),
+        ("", "no rows"), ("chip,x\n1,2\n", "no column"), ("chip,latency_ms,energy_mj,edp_js,area_mm2,meets\n1,2\n", "line 2"),
+        ("chip,latency_ms,energy_mj,edp_js,area_mm2,meets\n1,fast,2,2,3,True\n", "latency_ms must be"),
+        ("chip,latency_ms,energy_mj,area_mm2,meets\n1,1,2,3,True\n", "no column edp_js"),
         ("\0", "table.csv"), (b"\xff\xfe\x00", "no text"),
-        ("chip,latency_ms,energy_mj,area_mm2,meets\n1,1,2,3,False\n", "none of these chips"),
+        ("chip,latency_ms,energy_mj,edp_js,area_mm2,meets\n1,1,2,2,3,False\n", "none of these chips"),
     ],
 )  # fmt: skip
 def test_a_broken_folder_is_named(results, tmp_path, table, word, capsys):

@@ -84,6 +84,10 @@ def test_results_are_bars_curves_or_ranks(single):
     assert [line.get_xdata().tolist() for line in ax.lines] == [[64, 128]] * 2
     assert ax.lines[1].get_ydata().tolist() == pytest.approx([2, 3])
     assert len({line.get_marker() for line in ax.lines}) == len({line.get_linestyle() for line in ax.lines}) == 2
+    hidden = plots.plot_performance({"_a": {1: 1.0, 2: 2.0}, "b" * 13 + "$" + "c" * 20: {1: 2.0, 2: 3.0}})
+    assert [text.get_text() for text in hidden.get_legend().get_texts()] == [" _a", "b" * 12 + "…" + "c" * 13]
+    assert hidden.get_ylabel() == "time [s]"
+    assert plots.style.short("b" * 11 + "$" + "c" * 20) == "b" * 11 + r"\$…" + "c" * 13
     ranked = plots.plot_performance({f"chip {i}": (i * 7919 % 1000 + 1) * 1e-3 for i in range(1000)})
     assert np.all(np.diff(ranked.lines[0].get_ydata()) > 0) and len(ranked.lines[0].get_xdata()) == 1000
     assert "1,000 results" in ranked.get_title() and "chip 0" in draw(ranked)
@@ -130,6 +134,8 @@ def test_pareto_of_one_chip_and_of_thousands():
     many = [row | {"chip": i, "latency_ms": a, "energy_mj": b, "meets": i % 2 == 0} for i, (a, b) in pairs]
     ax = plots.plot_pareto(many)
     draw(ax)
+    far = plots.plot_pareto([many[0], many[0] | {"chip": -1, "energy_mj": 1e3 * many[0]["energy_mj"]}])
+    assert far.get_yscale() == "log" and ax.get_yscale() == "linear"
     assert len(ax.collections[1].get_offsets()) == 1500 and "beyond the limits" in [line.get_label() for line in ax.lines]
 
 

@@ -18,7 +18,7 @@ CHIP = kpu.presets.edge_ai()
 GEMM = kpu.Gemm(64, 64, 64)
 NET = kpu.Workload.from_ops([("p $a_", GEMM), ("q", kpu.Gemm(128, 64, 64)), ("v", kpu.VectorOp(4096, function="gelu"))])
 MAPPING = kpu.Mapping(l3_tile=(64, 64, 64), l2_tile=(16, 16, 64))
-WEIRD = [None, "", "x", 0, math.nan, True, [], {}, [None], [[]], {"a": None}, {"a": {}}, {"": math.inf}, object(),
+WEIRD = [None, "", "x", 0, math.nan, True, [], {}, [None], [[]], [[1], [1, 2]], {"a": None}, {"a": {}}, {"": math.inf}, object(),
          np.ones(3), np.ones((0, 3)), np.array(["a"])]  # fmt: skip
 NO_NUMBERS = [math.nan, math.inf, -math.inf, 1e300, 1e-300, 10**400, "1", True, 1j, None, np.ones(2), [1.0]]  # or none that fits on an axis
 ALL = [name for name in plots.__all__ if name != "svg_of"]
@@ -138,6 +138,9 @@ def test_numbers_that_no_axis_holds_are_named(number, ran):
 def test_rows_that_are_not_whole_are_named(rows):
     assert not readable(plots.plot_sweep, rows)
     assert not readable(plots.plot_pareto, rows) or "tile_count" not in rows[1]
+    assert readable(plots.plot_pareto, [row(i, energy_mj=0.0) for i in range(3)])
+    with pytest.raises(kpu.KPUError, match=r"latency_ms must be .* \[ms\]"):
+        plots.plot_pareto([row(0, latency_ms="fast")])
 
 
 def test_names_that_do_not_fit_are_named(whole, single):
