@@ -12,7 +12,7 @@ from kpu_jax.mapping import BUFFERINGS, DATAFLOWS, ORDERS, PASS_ORDERS, Mapping
 from kpu_jax.program import Program, expand
 from kpu_jax.program.build import assemble_moves
 from kpu_jax.program.schedule import Schedule
-from kpu_jax.workload import Gemm, VectorOp
+from kpu_jax.workload import Conv, Gemm, VectorOp
 
 NO_LIMIT = 1e30
 
@@ -87,6 +87,12 @@ def many_batches() -> Case:
     """A batch loop that is long enough to be leapt over, and nothing else."""
     mapping = Mapping(l3_tile=(1, 1, 1), l2_tile=(1, 1, 1))
     return Case(Gemm(1, 1, 1, batch=16).plain(), mapping, rows=1, cols=1, rate=1, burst=1)
+
+
+def several_images(images: int) -> Case:
+    """A convolution whose images are walked in blocks of alike rows, with another first block each."""
+    op = Conv(images, 8, 4, 2, 2, kernel=(3, 1), data_on="host").plain()
+    return Case(op, Mapping(l3_tile=(4, 2, 6), l2_tile=(4, 2, 6)), rows=4, cols=4, rate=8, burst=1)
 
 
 def _l3_tile(rng: np.random.Generator, op: Any) -> tuple[int, int, int]:

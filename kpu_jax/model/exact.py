@@ -153,7 +153,7 @@ def step_walk(c: Context, w: Walk, along: Slopes | None = None) -> Walk:
         *holds, host = on.place.outs
         now = Arrival(on.place.x, on.place.origin, Outs(jnp.stack(holds[:-1]), holds[-1], host > 0), on.slopes)
         stay = on.place.stay
-    goes_on = (index < trips - 1) & ~over
+    goes_on = (index < trips - 1) & (index + 1 > index) & ~over  # float32 counts to 2^24
     loop = jnp.max(jnp.where(goes_on, rank, -1.0), axis=0)  # the loop that goes on; those inside it start again
     following = jnp.where(rank > loop, 0.0, index + (goes_on & (rank == loop)))
     return Walk(

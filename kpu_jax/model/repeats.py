@@ -149,6 +149,7 @@ def repeat(
     equal = alike(_read(keys, found.start.key), key, cycles)
     level, level_inside = _of(ranks == found.rank, c.levels[:-1]), _of(ranks == found.rank, c.levels[1:])
     repeats = (found.rank == loop) & at_levels(level, equal) & (at - found.start.at == found.back + 1)
+    repeats &= (c.plan.rank[1] != loop) | (span.within > found.back)  # no first block of another image between
     leap, growth = _leap(repeats, found.back, cycles, this, seen.growth, slopes, same - at)
     old = left_alone((c.plan.rank >= loop) & (trips > 1), level)
     place = place._replace(x=jnp.where(old, place.x - leap.cycles, place.x), origin=moved_on(place.origin, leap.cycles))

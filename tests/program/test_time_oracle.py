@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 from running import run
-from small_cases import Case, dyadic_rates, late_share_of_k, many_batches, small_case, small_size
+from small_cases import Case, dyadic_rates, late_share_of_k, many_batches, several_images, small_case, small_size
 from strategies import choose, stack
 
 from kpu_jax.base.pytree import build
@@ -67,6 +67,12 @@ def test_a_compute_tile_that_joins_late_gets_no_partial_sums_back():
 def test_a_leap_over_batches_ends_with_the_last_one():
     rngs = [np.random.default_rng((16, seed)) for seed in range(10)]
     counts = compare([many_batches()] * len(rngs), rngs)
+    assert any(steps < passes for steps, passes in counts)
+
+
+def test_a_leap_does_not_step_over_the_first_block_of_an_image():
+    rngs = [np.random.default_rng((17, seed)) for seed in range(60)]
+    counts = compare([several_images(2 + seed % 3) for seed in range(len(rngs))], rngs)
     assert any(steps < passes for steps, passes in counts)
 
 
