@@ -145,13 +145,20 @@ def execute(cfg: KPUConfig, program: Program) -> Timeline:
 def execute_durations(program: Program, hold: np.ndarray, delay: np.ndarray | float = 0.0) -> Timeline:
     """The same with durations [n] from outside, in any unit of time: for machines with other rules than ours.
 
-    `delay`: from the end of the hold to completion, [n] or one for all. Raises `KPUError` unless durations are finite numbers
-    of at least 0, one per instruction, and as `wire` does; engines may be as many as the program says.
+    `delay`: from the end of the hold to completion, [n] or one for all; the same for all instructions of an engine class, which
+    complete in order. Raises `KPUError` unless durations are finite numbers of at least 0, one per instruction, and as `wire`
+    does; engines may be as many as the program says.
     """
     wiring = wire(program, kind_per_instruction=True)
     missing = len(wiring.kinds.engine) - len(program)
     holds = np.pad(_durations("hold", hold, program), (0, missing))
-    delays = np.pad(_durations("delay", np.broadcast_to(delay, len(program)) if np.ndim(delay) == 0 else delay, program), (0, missing))
+    delays = _durations("delay", np.broadcast_to(delay, len(program)) if np.ndim(delay) == 0 else delay, program)
+    _, first, engine = np.unique(program.engine, return_index=True, return_inverse=True)
+    other = np.flatnonzero(delays != delays[first][engine])
+    if len(other):
+        i = int(other[0])
+        trouble(program)(i, f"has delay = {delays[i]:g}, others of its engine {delays[first][engine][i]:g}: give each engine class one")
+    delays = np.pad(delays, (0, missing))
     with jax.enable_x64(True):
         timeline = _account_durations(wiring, Durations(holds, delays, holds, holds >= 0))
     return timeline.first_rows(len(program))

@@ -91,6 +91,7 @@ def test_a_timeline_prints_as_a_summary():
         (np.where(np.arange(len(PROGRAM)) == 4, np.nan, 1), 0.0, "instruction 4 has hold = nan"),
         (np.where(np.arange(len(PROGRAM)) == 4, -1, 1), 0.0, "instruction 4 has hold = -1"),
         (np.ones(len(PROGRAM)), np.inf, "instruction 0 has delay = inf"),
+        (np.ones(len(PROGRAM)), np.arange(len(PROGRAM)), r"instruction \d+ has delay = \d+, others of its engine \d+"),
     ],
 )
 def test_durations_from_outside_are_times(hold, delay, words):
